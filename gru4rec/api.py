@@ -1,0 +1,288 @@
+"""The class users know: GRU4Rec, with fit, savemodel, loadmodel and recommend, over the parts of this package."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gru4rec.bundle import Bundle, Status, load_bundle, save_bundle
+from gru4rec.config import HyperParameters, hyper_parameters, setting_values
+from gru4rec.data.batches import Negatives, SessionDataIterator
+from gru4rec.data.events import Columns, load_events
+from gru4rec.data.negatives import SampleStore
+from gru4rec.data.sessions import Sessions
+from gru4rec.data.vocabulary import Vocabulary
+from gru4rec.errors import ConfigError, DivergedError
+from gru4rec.model.device import resolve_device
+from gru4rec.model.initial import initialise
+from gru4rec.model.losses import bpr_max_loss, cross_entropy_loss, elu
+from gru4rec.model.network import GRU4RecModel
+from gru4rec.model.scorer import GRUScorer
+from gru4rec.serve.recommender import Exclude, LiveSession, Recommendations, Recommender
+from gru4rec.train.loop import EpochReport, train
+from gru4rec.train.optim import IndexedAdagradM
+from gru4rec.train.step import PlainStep
+
+_log = logging.getLogger("gru4rec")
+
+
+class GRU4Rec:
+    """A GRU4Rec model: settings, then after :meth:`fit` or :meth:`loadmodel` weights and vocabulary.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: Number type of weights and training.
+        **settings: Hyper-parameters by name; see :class:`gru4rec.config.HyperParameters`.
+
+    Attributes:
+        settings: The checked hyper-parameters.
+        model: The network, None before training.
+        items: The vocabulary, None before training.
+
+    Raises:
+        ConfigError: An unknown or wrong setting.
+        DeviceError: The device is not there.
+
+    Example:
+        >>> from gru4rec.data.simulate import ShopSettings, simulate_shop
+        >>> gru = GRU4Rec(layers=[16], n_epochs=1, n_sample=32, device="cpu")
+        >>> gru.settings.layers
+        (16,)
+    """
+
+    def __init__(
+        self, *, device: str | torch.device = "auto", dtype: torch.dtype = torch.float32, **settings: Any
+    ) -> None:
+        self.settings: HyperParameters = hyper_parameters(settings)
+        self.device = resolve_device(str(device))
+        self.dtype = dtype
+        self.model: GRU4RecModel | None = None
+        self.items: Vocabulary | None = None
+        self.support: np.ndarray | None = None
+        self.status: Status = "finished"
+        self.n_epochs_done = 0
+        self._recommender: Recommender | None = None
+
+    def set_params(self, **settings: Any) -> GRU4Rec:
+        """Change settings before training; those not named keep their values.
+
+        Raises:
+            ConfigError: An unknown or wrong setting.
+        """
+        self.settings = hyper_parameters({**setting_values(self.settings), **settings})
+        return self
+
+    def fit(
+        self,
+        data: Any,
+        sample_cache_max_size: int = 10_000_000,
+        item_key: str = "ItemId",
+        session_key: str = "SessionId",
+        time_key: str = "Time",
+        *,
+        checkpoint_path: str | Path | None = None,
+        initial_weights: Mapping[str, np.ndarray] | None = None,
+        negatives: Negatives | None = None,
+        on_epoch: Callable[[EpochReport], None] = _log.info,
+        on_step: Callable[[int], None] | None = None,
+    ) -> GRU4Rec:
+        """Train from scratch.
+
+        Args:
+            data: Sessions, a path, or a pandas, polars or Arrow table; it is not changed.
+            sample_cache_max_size: Negatives drawn at once, in ids. Changes memory, not results.
+            item_key: Column of item ids.
+            session_key: Column of session ids.
+            time_key: Column of times.
+            checkpoint_path: Write the weights there after every epoch but the last.
+            initial_weights: Start from these, by name as in ``model.state_dict()``, instead of drawn ones.
+            negatives: Where each step's negatives come from, instead of a :class:`SampleStore`.
+            on_epoch: Called with each epoch's report; ``print`` gives the known lines.
+            on_step: Called after each step with its number of events.
+
+        Returns:
+            This object.
+
+        Raises:
+            DataError: The log cannot be used.
+            DivergedError: The loss stopped being a number. The object is marked, and refuses to recommend.
+        """
+        sessions = self._sessions(data, Columns(session_key=session_key, item_key=item_key, time_key=time_key))
+        support = sessions.support()
+        batches = self._batches(sessions, support, sample_cache_max_size, negatives)
+        self.items, self.support, self._recommender = sessions.items, support, None
+        self.n_epochs_done, self.status = 0, "checkpoint"
+        self.model = self._new_model(initial_weights)
+        step = self._step(batches)
+
+        def finish_epoch(report: EpochReport) -> None:
+            self.n_epochs_done = report.epoch
+            on_epoch(report)
+            if checkpoint_path is not None and report.epoch < self.settings.n_epochs:
+                self.savemodel(checkpoint_path)
+
+        try:
+            train(step, batches, n_epochs=self.settings.n_epochs, on_epoch=finish_epoch, on_step=on_step)
+        except DivergedError as error:
+            self.status = "diverged"
+            raise DivergedError(f"{error}. {self._last_good(checkpoint_path)}") from None
+        self.status = "finished"
+        return self
+
+    def loss_fn_cross_entropy(self, scores_AM: Tensor, column_idx_M: Tensor) -> Tensor:
+        """Return the cross-entropy summed over lanes (A of them), with the logq correction.
+
+        Args:
+            scores_AM: Float (A, M), from the common forward. Column a is lane a's target.
+            column_idx_M: Int64 (M,), item of each column: A targets, then the sampled negatives.
+        """
+        logq = self.settings.logq
+        if logq == 0:
+            return cross_entropy_loss(scores_AM)
+        log_p_M = self._log_support[column_idx_M]
+        log_p_M[len(scores_AM) :] *= self.settings.sample_alpha
+        return cross_entropy_loss(scores_AM, log_p_M=log_p_M, logq=logq)
+
+    def loss_fn_bpr_max(self, scores_AM: Tensor, column_idx_M: Tensor) -> Tensor:
+        """Return BPR-max summed over lanes, on scores through ELU; arguments as for :meth:`loss_fn_cross_entropy`."""
+        return bpr_max_loss(elu(scores_AM, elu_param=self.settings.elu_param), bpreg=self.settings.bpreg)
+
+    def savemodel(self, path: str | Path) -> None:
+        """Write the model to one file that loads without executing anything (docs/model-format.md).
+
+        Raises:
+            ConfigError: There is nothing to save yet.
+            ModelFileError: The path cannot be written; an old file there stays as it was.
+        """
+        save_bundle(self.bundle(), path)
+
+    def bundle(self) -> Bundle:
+        """Return what a model file holds.
+
+        Raises:
+            ConfigError: The model is not trained.
+        """
+        model, items, support = self._trained()
+        weights = {name: weight.detach().cpu().numpy() for name, weight in model.state_dict().items()}
+        return Bundle(self.settings, weights, items, support, self.status, self.n_epochs_done)
+
+    @classmethod
+    def loadmodel(cls, path: str | Path, device: str | torch.device = "auto") -> GRU4Rec:
+        """Read a model file.
+
+        Raises:
+            ModelFileError: The file cannot be used; the message says why.
+            DivergedError: The model in it diverged in training.
+        """
+        bundle = load_bundle(path)
+        gru = cls(device=device, **setting_values(bundle.settings))
+        gru.model = bundle.restore(device=gru.device)
+        gru.dtype = gru.model.dtype
+        gru.items, gru.support = bundle.items, bundle.support
+        gru.status, gru.n_epochs_done = bundle.status, bundle.n_epochs_done
+        return gru
+
+    def to(self, device: str | torch.device) -> GRU4Rec:
+        """Move the model to a device.
+
+        Raises:
+            DeviceError: The device is not there.
+        """
+        self.device = resolve_device(str(device))
+        self._recommender = None
+        if self.model is not None:
+            self.model.to(self.device)
+        return self
+
+    def scorer(self) -> GRUScorer:
+        """Return the model as a scorer, for evaluation.
+
+        Raises:
+            ConfigError: The model is not trained.
+            DivergedError: It diverged in training.
+        """
+        return GRUScorer(self._usable()[0])
+
+    def recommend(self, items: Any, k: int = 20, *, exclude: Exclude = None) -> Recommendations:
+        """Recommend the next items of a session given as a list of item ids; see :class:`Recommender`."""
+        return self.recommender().recommend(items, k, exclude=exclude)
+
+    def recommend_batch(self, sessions: Any, k: int = 20, *, exclude: Exclude = None) -> list[Recommendations]:
+        """Recommend the next items of several sessions; see :class:`Recommender`."""
+        return self.recommender().recommend_batch(sessions, k, exclude=exclude)
+
+    def session(self) -> LiveSession:
+        """Start a session that is told its clicks one by one: one GRU step a click."""
+        return self.recommender().session()
+
+    def recommender(self) -> Recommender:
+        """Return the model as a recommender.
+
+        Raises:
+            ConfigError: The model is not trained.
+            DivergedError: It diverged in training.
+        """
+        model, items, support = self._usable()
+        if self._recommender is None:
+            self._recommender = Recommender(model, items, support)
+        return self._recommender
+
+    def _trained(self) -> tuple[GRU4RecModel, Vocabulary, np.ndarray]:
+        if self.model is None or self.items is None or self.support is None:
+            raise ConfigError("the model is not trained. Call fit(data) first, or load one with GRU4Rec.loadmodel(path)")
+        return self.model, self.items, self.support
+
+    def _usable(self) -> tuple[GRU4RecModel, Vocabulary, np.ndarray]:
+        if self.status == "diverged":
+            raise DivergedError("this model diverged in training: its weights are of no use. Train it again")
+        return self._trained()
+
+    def _sessions(self, data: Any, columns: Columns) -> Sessions:
+        return data if isinstance(data, Sessions) else Sessions.from_log(load_events(data, columns=columns))
+
+    def _batches(
+        self, sessions: Sessions, support: np.ndarray, cache_size: int, negatives: Negatives | None
+    ) -> SessionDataIterator:
+        settings = self.settings
+        if negatives is None:
+            draws_needed = (sessions.n_targets + 1) * settings.n_sample * settings.n_epochs
+            negatives = SampleStore(
+                support,
+                n_sample=settings.n_sample,
+                sample_alpha=settings.sample_alpha,
+                cache_size=min(cache_size, draws_needed),
+                rng=np.random.default_rng([settings.draw_seed, 1]),
+            )
+        return SessionDataIterator(sessions, batch_size=settings.batch_size, negatives=negatives)
+
+    def _new_model(self, initial_weights: Mapping[str, np.ndarray] | None) -> GRU4RecModel:
+        """Build the network and its weights; dropout masks get a generator of their own."""
+        assert self.items is not None
+        rng = torch.Generator(device=self.device).manual_seed(self.settings.draw_seed)
+        model = GRU4RecModel(self.items.n_items, self.settings, rng=rng)
+        model.to(device=self.device, dtype=self.dtype)
+        if initial_weights is None:
+            initialise(model, seed=self.settings.seed)
+        else:
+            model.load_state_dict({name: torch.as_tensor(np.asarray(array)) for name, array in initial_weights.items()})
+        return model.train()
+
+    def _step(self, batches: SessionDataIterator) -> PlainStep:
+        model, _, support = self._trained()
+        self._log_support = torch.as_tensor(np.log(np.maximum(support, 1)), dtype=self.dtype, device=self.device)
+        loss = self.loss_fn_cross_entropy if self.settings.loss == "cross-entropy" else self.loss_fn_bpr_max
+        optimizer = IndexedAdagradM(
+            model.dense_parameters(), lr=self.settings.learning_rate, momentum=self.settings.momentum
+        )
+        return PlainStep(model, optimizer, loss, n_lanes=batches.n_lanes, batch_size=self.settings.batch_size)
+
+    def _last_good(self, checkpoint_path: str | Path | None) -> str:
+        if checkpoint_path is None or not self.n_epochs_done:
+            return "No epoch was saved before that"
+        return f"The weights after epoch {self.n_epochs_done} are in {checkpoint_path}"

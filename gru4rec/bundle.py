@@ -1,0 +1,256 @@
+"""A saved model: weights, settings, vocabulary and format version in one safetensors file (docs/model-format.md).
+
+Loading reads numbers and JSON and never executes anything; writing replaces the old file in one move. This module knows
+the file, not how a model is trained or used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from gru4rec.config import HyperParameters, hyper_parameters, setting_values
+from gru4rec.data.vocabulary import Vocabulary
+from gru4rec.errors import DivergedError, GRU4RecError, ModelFileError
+from gru4rec.model.network import GRU4RecModel
+
+FORMAT_NAME = "gru4rec"
+FORMAT_VERSION = 1
+
+Status = Literal["finished", "checkpoint", "diverged", "converted"]
+
+_TEXT_BYTES, _TEXT_OFFSETS, _INTEGER_IDS, _SUPPORT = "item_id_bytes", "item_id_offsets", "item_ids", "item_support"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a model file holds.
+
+    Attributes:
+        settings: The hyper-parameters of the training run.
+        weights: Arrays by name, as the network's ``state_dict`` names them.
+        items: The vocabulary.
+        support: Int64 (n_items,), training events of each item.
+        status: ``finished``; ``checkpoint`` (training went on after this file was written); ``diverged`` (of no use);
+            ``converted`` (from the official program).
+        n_epochs_done: Passes over the training log behind these weights.
+    """
+
+    settings: HyperParameters
+    weights: Mapping[str, np.ndarray]
+    items: Vocabulary
+    support: np.ndarray
+    status: Status = "finished"
+    n_epochs_done: int = 0
+
+    def restore(self, *, device: torch.device | str = "cpu") -> GRU4RecModel:
+        """Build the network around these weights, in the number type they were saved in.
+
+        Raises:
+            DivergedError: The model diverged in training, so its weights mean nothing.
+        """
+        if self.status == "diverged":
+            raise DivergedError("this model diverged in training: its weights are of no use. Train it again")
+        model = _empty_network(self.items.n_items, self.settings)
+        weights = {name: torch.from_numpy(np.array(array)).to(device) for name, array in self.weights.items()}
+        model.load_state_dict(weights, assign=True)
+        return model
+
+
+def save_bundle(bundle: Bundle, path: str | Path) -> None:
+    """Write a model file. A save that is cut short leaves an old file of that name as it was.
+
+    Raises:
+        ModelFileError: The path cannot be written.
+    """
+    tensors = {name: np.ascontiguousarray(array) for name, array in bundle.weights.items()}
+    tensors |= _vocabulary_tensors(bundle.items)
+    tensors[_SUPPORT] = np.asarray(bundle.support, dtype=np.int64)
+    content = {
+        "format": FORMAT_NAME,
+        "format_version": FORMAT_VERSION,
+        "gru4rec_version": _package_version(),
+        "settings": setting_values(bundle.settings),
+        "n_items": bundle.items.n_items,
+        "status": bundle.status,
+        "n_epochs_done": bundle.n_epochs_done,
+        "checksums": {name: _checksum(array) for name, array in tensors.items()},
+    }
+    with _replacing(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata={FORMAT_NAME: json.dumps(content)})
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Read a model file and check it: format, version, checksums, sizes.
+
+    Raises:
+        ModelFileError: There is no such file, it is of another kind, damaged, or of a newer version; the message says
+            which, and what to do.
+    """
+    path = Path(path)
+    _check_kind(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            content = _content(metadata, path)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a dict
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise ModelFileError(f"{path} is damaged: {error}. Copy or save the model again") from None
+    _check_checksums(content, tensors, path)
+    try:
+        settings = hyper_parameters(content["settings"], where=str(path))
+        support = tensors.pop(_SUPPORT)
+        items = _vocabulary(tensors)
+        if support.shape != (items.n_items,):
+            raise ModelFileError(f"{path} is damaged: {items.n_items} items but {support.shape[0]} supports. Save it again")
+        _check_shapes(tensors, items.n_items, settings, path)
+        return Bundle(
+            settings=settings,
+            weights=tensors,
+            items=items,
+            support=support,
+            status=content["status"],
+            n_epochs_done=content["n_epochs_done"],
+        )
+    except ModelFileError:
+        raise
+    except (KeyError, ValueError, TypeError, GRU4RecError, pa.ArrowException) as error:
+        raise ModelFileError(f"{path} is damaged: {error}. Copy or save the model again") from None
+
+
+def check_writable(path: str | Path) -> None:
+    """Find out before training whether a model can be saved there.
+
+    Raises:
+        ModelFileError: The path is a folder, its folder is missing, or there is no permission.
+    """
+    with _replacing(Path(path), keep=False):
+        pass
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse what is no safetensors file, with a word on what it is."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+    except FileNotFoundError:
+        raise ModelFileError(f"there is no model file {path}. Check the path, or train one with -s {path}") from None
+    except IsADirectoryError:
+        raise ModelFileError(f"{path} is a folder. Give the path of a model file") from None
+    except OSError as error:
+        raise ModelFileError(f"cannot read model file {path}: {error.strerror}. Check its mode") from None
+    if not head:
+        raise ModelFileError(f"model file {path} is empty. Copy or save the model again")
+    if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
+        raise ModelFileError(
+            f"{path} is a pickle, as the official program saves models; loading one can execute code. "
+            f"Convert it first (nothing is executed): gru4rec convert {path} OUTPUT"
+        )
+
+
+def _content(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    if FORMAT_NAME not in metadata:
+        raise ModelFileError(f"{path} is a safetensors file of another program. Give a model that gru4rec saved")
+    content: dict[str, Any] = json.loads(metadata[FORMAT_NAME])
+    version = content.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path} has format version {version}, and this gru4rec {_package_version()} reads up to {FORMAT_VERSION}. "
+            "Upgrade: pip install -U gru4rec"
+        )
+    return content
+
+
+def _check_checksums(content: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Path) -> None:
+    checksums = content.get("checksums")
+    if not isinstance(checksums, dict) or checksums.keys() != tensors.keys():
+        raise ModelFileError(f"{path} is damaged: its parts are not those its header lists. Copy or save the model again")
+    for name, array in tensors.items():
+        if checksums[name] != _checksum(array):
+            raise ModelFileError(f"{path} is damaged: the checksum of {name!r} does not fit. Copy or save the model again")
+
+
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(memoryview(np.ascontiguousarray(array)).cast("B")) if array.size else 0
+
+
+def _empty_network(n_items: int, settings: HyperParameters) -> GRU4RecModel:
+    """Return a network with shapes but no numbers in it."""
+    with torch.device("meta"):
+        return GRU4RecModel(n_items, settings)
+
+
+def _check_shapes(weights: Mapping[str, np.ndarray], n_items: int, settings: HyperParameters, path: Path) -> None:
+    expected = {name: tuple(weight.shape) for name, weight in _empty_network(n_items, settings).state_dict().items()}
+    found = {name: array.shape for name, array in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise ModelFileError(
+                f"{path} is damaged: {name} has shape {found.get(name)}, and its settings and {n_items} items ask for "
+                f"{expected.get(name)}. Copy or save the model again"
+            )
+
+
+def _vocabulary_tensors(items: Vocabulary) -> dict[str, np.ndarray]:
+    if items.is_integer:
+        return {_INTEGER_IDS: items.item_ids.to_numpy()}
+    texts = [text.encode() for text in items.item_ids.to_pylist()]
+    offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    return {_TEXT_BYTES: np.frombuffer(b"".join(texts), dtype=np.uint8), _TEXT_OFFSETS: offsets}
+
+
+def _vocabulary(tensors: dict[str, np.ndarray]) -> Vocabulary:
+    """Take the vocabulary's parts out of the tensors."""
+    if _INTEGER_IDS in tensors:
+        return Vocabulary(tensors.pop(_INTEGER_IDS))
+    joined, offsets = tensors.pop(_TEXT_BYTES).tobytes(), tensors.pop(_TEXT_OFFSETS).tolist()
+    return Vocabulary([joined[start:stop].decode() for start, stop in zip(offsets, offsets[1:], strict=False)])
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, *, keep: bool = True) -> Iterator[Path]:
+    """Give a temporary file beside ``path``; on success it takes that name (if ``keep``), otherwise it is removed."""
+    if path.is_dir():
+        raise ModelFileError(f"cannot save to {path}: it is a folder. Give a file name in it, such as {path / 'model.pt'}")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise ModelFileError(f"cannot save to {path}: {error.strerror}. Make the folder {path.parent}, or give another path") from None
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        if keep:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(f"cannot save to {path}: {error}. Free some space, or give another path") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _package_version() -> str:
+    from gru4rec import __version__
+
+    return __version__

@@ -1,0 +1,337 @@
+"""Reading an event log: a file or a data frame becomes an :class:`EventLog`, three checked columns.
+
+Ids are encoded once, while reading, to dense int32 codes. This module knows nothing of models or batches, and no data
+frame travels further than here.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, TypeVar, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as papq
+
+from gru4rec.data.vocabulary import Vocabulary, integers_where_possible
+from gru4rec.errors import DataError
+
+_ENCODED_TEXT = pa.dictionary(pa.int32(), pa.string())
+_UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the three columns that a log is read from, as ``-sk``, ``-ik`` and ``-tk`` give them."""
+
+    session_key: str = "SessionId"
+    item_key: str = "ItemId"
+    time_key: str = "Time"
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """The three names in the order session, item, time."""
+        return self.session_key, self.item_key, self.time_key
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """An event log in memory; row order is that of the input.
+
+    Attributes:
+        session_code: Int32 (n_events,). Codes follow the order of the session ids: 0 is the smallest id.
+        item_code: Int32 (n_events,), index into ``items``.
+        time: Int64 or float64 (n_events,), in the caller's unit, finite.
+        items: The distinct item ids in order of first appearance.
+        n_sessions: Number of distinct session ids.
+        source: What messages call this log: a path or a kind of data frame.
+    """
+
+    session_code: np.ndarray
+    item_code: np.ndarray
+    time: np.ndarray
+    items: Vocabulary
+    n_sessions: int
+    source: str
+
+    @property
+    def n_events(self) -> int:
+        """Number of rows."""
+        return len(self.time)
+
+
+def load_events(data: Any, *, columns: Columns | None = None, trust_pickle: bool = False) -> EventLog:
+    """Turn a path, a pandas, polars or Arrow table, or an EventLog into an EventLog. The input is not changed.
+
+    Args:
+        data: What holds the events. Files: TAB separated ``.tsv``/``.txt``, ``.csv``, ``.parquet``, each also
+            gzip-compressed, or (with ``trust_pickle``) a pickled pandas frame.
+        columns: Names of the session, item and time columns.
+        trust_pickle: Unpickle a file that is a pickle. That can execute code from the file: only for files you made.
+
+    Raises:
+        DataError: The log cannot be read, lacks a column, has missing or non-numeric values, or has no event.
+    """
+    if isinstance(data, EventLog):
+        return data
+    columns = columns or Columns()
+    if isinstance(data, str | Path):
+        return _from_table(_read_file(Path(data), columns, trust_pickle), columns, str(data))
+    kind = f"the {type(data).__module__.partition('.')[0]} table"
+    return _from_table(_arrow_table(data, columns, kind), columns, kind)
+
+
+def _from_table(table: pa.Table, columns: Columns, source: str) -> EventLog:
+    """Check and encode the three columns of an Arrow table."""
+    if not table.num_rows:
+        raise DataError(f"{source} has no events. Give a log with at least one session of two events")
+    session_codes, session_ids = _encode(table[columns.session_key], columns.session_key, source)
+    item_codes, item_ids = _encode(table[columns.item_key], columns.item_key, source)
+    order = pc.array_sort_indices(session_ids).to_numpy()
+    rank = np.empty(len(order), dtype=np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    return EventLog(
+        session_code=rank[session_codes],
+        item_code=item_codes,
+        time=_numbers(table[columns.time_key], columns.time_key, source),
+        items=Vocabulary(item_ids),
+        n_sessions=len(session_ids),
+        source=source,
+    )
+
+
+def _encode(column: pa.ChunkedArray, name: str, source: str) -> tuple[np.ndarray, pa.Array]:
+    """Encode ids to int32 codes in order of first appearance.
+
+    Returns:
+        codes: Int32 (n_events,).
+        ids: The distinct ids, int64 or string.
+    """
+    if column.null_count:
+        row = int(np.flatnonzero(pc.is_null(column).to_numpy())[0]) + 1
+        raise DataError(
+            f"{column.null_count} of {len(column)} rows of {source} have no {name} (first: row {row}). Drop or fill them"
+        )
+    column = _usual_id_type(column, name, source)
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    encoded = encoded.unify_dictionaries().combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):  # older pyarrow keeps one chunk
+        encoded = encoded.chunk(0)
+    ids = encoded.dictionary
+    codes = encoded.indices.to_numpy().astype(np.int32, copy=False)
+    codes, ids = _drop_unused(codes, ids)
+    return codes, integers_where_possible(ids) if pa.types.is_string(ids.type) else ids
+
+
+def _usual_id_type(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArray:
+    """Bring an id column to int64, string, or dictionary-encoded string."""
+    kind = column.type
+    values = kind.value_type if pa.types.is_dictionary(kind) else kind
+    try:
+        if pa.types.is_integer(values):
+            return column.cast(pa.int64())
+        if pa.types.is_floating(values):  # what pandas makes of integers once one of them was missing
+            return column.cast(pa.float64()).cast(pa.int64())
+        if pa.types.is_dictionary(kind):
+            return column.cast(_ENCODED_TEXT)
+        return column.cast(pa.string())
+    except pa.ArrowException:
+        raise DataError(
+            f"column {name!r} of {source} holds {kind} values, which are not ids. Use 64-bit integers or text"
+        ) from None
+
+
+def _drop_unused(codes: np.ndarray, ids: pa.Array) -> tuple[np.ndarray, pa.Array]:
+    """Renumber codes by first appearance and leave out ids that no row has (categories of a data frame)."""
+    first_row = np.full(len(ids), len(codes), dtype=np.int64)
+    np.minimum.at(first_row, codes, np.arange(len(codes)))
+    order = np.argsort(first_row, kind="stable")
+    order = order[first_row[order] < len(codes)]
+    if len(order) == len(ids) and np.array_equal(order, np.arange(len(ids))):
+        return codes, ids
+    renumbered = np.full(len(ids), -1, dtype=np.int32)
+    renumbered[order] = np.arange(len(order), dtype=np.int32)
+    return renumbered[codes], ids.take(pa.array(order))
+
+
+def _numbers(column: pa.ChunkedArray, name: str, source: str) -> np.ndarray:
+    """Return the time column as int64 or float64, all finite."""
+    kind = column.type
+    if pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
+        column = column.cast(pa.timestamp("ns") if pa.types.is_date(kind) else kind).cast(pa.int64())
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise DataError(f"column {name!r} of {source} holds {kind} values. Time must be an integer or float number")
+    wanted = pa.int64() if pa.types.is_integer(column.type) else pa.float64()
+    times: np.ndarray = column.cast(wanted, safe=False).to_numpy()
+    missing = np.flatnonzero(pc.is_null(column).to_numpy() | ~np.isfinite(times))
+    if len(missing):
+        raise DataError(
+            f"{len(missing)} of {len(column)} rows of {source} have no finite {name} (first: row {missing[0] + 1}). "
+            "Drop or fill them"
+        )
+    return times
+
+
+def _arrow_table(frame: Any, columns: Columns, kind: str) -> pa.Table:
+    """Take the three columns of a pandas, polars or Arrow table."""
+    names = getattr(frame, "column_names", None) or getattr(frame, "columns", None)
+    if names is None or not hasattr(frame, "__getitem__"):
+        raise DataError(f"cannot read events from {type(frame).__name__}. Give a path, or a pandas, polars or Arrow table")
+    _need_columns([str(name) for name in names], columns, kind)
+    try:
+        wanted = list(columns.names)
+        if isinstance(frame, pa.Table):
+            return frame.select(wanted)
+        if kind == "the pandas table":
+            return pa.Table.from_pandas(frame[wanted], preserve_index=False)
+        return pa.table(frame[wanted])
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise DataError(f"cannot read {kind}: {error}. Ids must be integers or text, times numbers") from None
+
+
+def _need_columns(names: list[str], columns: Columns, source: str) -> None:
+    flags = {columns.session_key: "--session_key", columns.item_key: "--item_key", columns.time_key: "--time_key"}
+    if len(flags) < 3:
+        raise DataError(f"session, item and time must be three columns, not {', '.join(columns.names)}. Check -sk, -ik, -tk")
+    for wanted, flag in flags.items():
+        if wanted not in names:
+            raise DataError(
+                f"no column {wanted!r} in {source} (it has: {', '.join(names)}). "
+                f"Pass {flag} NAME, or rename the column{_separator_hint(names)}"
+            )
+        if names.count(wanted) > 1:
+            raise DataError(f"column {wanted!r} stands {names.count(wanted)} times in {source}. Keep one of them")
+
+
+def _separator_hint(names: list[str]) -> str:
+    if len(names) > 1:
+        return ""
+    for character, word in ((",", "comma"), (";", "semicolon"), ("\t", "TAB")):
+        if character in names[0]:
+            return (
+                f". The header is one word with a {word} in it: .csv files are read as comma separated, "
+                "all other text files as TAB separated"
+            )
+    return ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files
+
+
+def _read_file(path: Path, columns: Columns, trust_pickle: bool) -> pa.Table:
+    head = _guard(lambda: _open(path).read(512), path)
+    if not head:
+        raise DataError(f"{path} is empty. Give a log with a header and at least one session of two events")
+    if head[:4] == b"PAR1":
+        return _guard(lambda: _read_parquet(path, columns), path)
+    if head[:1] == b"\x80" or path.name.removesuffix(".gz").endswith((".pickle", ".pkl")):
+        return _read_pickle(path, columns, trust_pickle)
+    if b"\0" in head:
+        raise DataError(f"{path} is not a text file. Give a .tsv, .txt, .csv or .parquet log")
+    return _guard(lambda: _read_text(path, columns), path)
+
+
+def _guard(read: Callable[[], _Result], path: Path) -> _Result:
+    """Run a reading step and word what the system or Arrow says about the file."""
+    try:
+        return read()
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}. Check the path") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder. Give the path of one file") from None
+    except PermissionError:
+        raise DataError(f"no permission to read {path}. Change its mode, or copy it") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8 text. Give a .tsv, .txt, .csv or .parquet log") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is a damaged gzip file ({error}). Compress or copy it again") from None
+    except _UNREADABLE as error:
+        raise DataError(f"cannot read {path}: {str(error).splitlines()[0]}. Mend the file, or export it again") from None
+
+
+def _open(path: Path) -> IO[bytes]:
+    """Open a file for reading, unpacking gzip whatever the name says."""
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return cast(IO[bytes], gzip.open(path, "rb") if packed else open(path, "rb"))
+
+
+def _read_parquet(path: Path, columns: Columns) -> pa.Table:
+    with _open(path) as file:
+        source = pa.BufferReader(file.read()) if isinstance(file, gzip.GzipFile) else file
+        parquet = papq.ParquetFile(source)
+        _need_columns(parquet.schema_arrow.names, columns, str(path))
+        return parquet.read(columns=list(columns.names))
+
+
+def _read_pickle(path: Path, columns: Columns, trust_pickle: bool) -> pa.Table:
+    if not trust_pickle:
+        raise DataError(
+            f"{path} is a pickle, and loading a pickle can execute code. If you made the file yourself, "
+            "pass --trust-pickle; better, save the frame as .parquet"
+        )
+    try:
+        import pandas as pd
+    except ImportError:
+        raise DataError(f"reading the pickle {path} needs pandas. Run: pip install pandas") from None
+    try:
+        with _open(path) as file:
+            frame = pd.read_pickle(io.BytesIO(file.read()), compression=None)
+    except Exception as error:  # a pickle can raise anything
+        raise DataError(f"cannot read the pickle {path}: {error}. Save the frame again, best as .parquet") from None
+    return _arrow_table(frame, columns, str(path))
+
+
+def _read_text(path: Path, columns: Columns) -> pa.Table:
+    """Read a TAB or comma separated file; times as integers if they all are, else as floats."""
+    delimiter = "," if path.name.removesuffix(".gz").endswith(".csv") else "\t"
+    with _open(path) as file:
+        header = next(csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig"), delimiter=delimiter), [])
+    _need_columns(header, columns, str(path))
+    for time_type in (pa.int64(), pa.float64()):
+        try:
+            return _read_columns(path, columns, delimiter, time_type)
+        except pa.ArrowInvalid as error:
+            if "conversion error" not in str(error):
+                raise
+    raise _bad_time(path, columns, delimiter)
+
+
+def _read_columns(path: Path, columns: Columns, delimiter: Literal["\t", ","], time_type: pa.DataType) -> pa.Table:
+    types = {columns.session_key: _ENCODED_TEXT, columns.item_key: _ENCODED_TEXT, columns.time_key: time_type}
+    with _open(path) as file:
+        return pacsv.read_csv(
+            file,
+            parse_options=pacsv.ParseOptions(delimiter=delimiter),
+            convert_options=pacsv.ConvertOptions(
+                column_types=types, include_columns=list(columns.names), null_values=[""], strings_can_be_null=True
+            ),
+        )
+
+
+def _bad_time(path: Path, columns: Columns, delimiter: Literal["\t", ","]) -> DataError:
+    """Find the first value of the time column that is not a number."""
+    texts = _read_columns(path, columns, delimiter, pa.string())[columns.time_key].to_pylist()
+    row, text = next((row, text) for row, text in enumerate(texts, 1) if text is not None and not _is_number(text))
+    return DataError(
+        f"{columns.time_key} is {text!r} in row {row} of {path}. Time must be an integer or float number, "
+        "such as seconds since 1970"
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

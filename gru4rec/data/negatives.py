@@ -1,0 +1,69 @@
+"""Negative samples: item indices drawn in proportion to support^sample_alpha.
+
+Draws are made in bulk and used up step by step. The sequence depends on the seed alone, not on the size of the store.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gru4rec.errors import ConfigError
+
+
+class SampleStore:
+    """Hands out S negatives a step.
+
+    The cumulative distribution is kept in float64: even with 20 million items each item's share of it is many
+    times the spacing of the numbers, so no item has probability zero (a float32 sum loses part of such a catalogue).
+
+    Args:
+        support: (n_items,) training events of each item, all >= 1.
+        n_sample: Negatives S per step.
+        sample_alpha: Exponent of the support; 0 draws uniformly.
+        cache_size: Ids drawn at once (``-ss``); below one step's need, each step is drawn by itself.
+        rng: Generator of the draws.
+
+    Raises:
+        ConfigError: A negative ``cache_size``.
+
+    Example:
+        >>> store = SampleStore(np.array([8, 1]), n_sample=4, sample_alpha=0.5, rng=np.random.default_rng(0))
+        >>> store.next().tolist()
+        [0, 0, 0, 0]
+    """
+
+    def __init__(
+        self,
+        support: np.ndarray,
+        *,
+        n_sample: int,
+        sample_alpha: float,
+        cache_size: int = 10_000_000,
+        rng: np.random.Generator,
+    ) -> None:
+        if cache_size < 0:
+            raise ConfigError(f"sample_store_size={cache_size} is negative. Give the number of ids to draw at once, or 0")
+        weights = np.asarray(support, dtype=np.float64) ** sample_alpha
+        self.n_sample = n_sample
+        self._cumulative = np.cumsum(weights)
+        self._rng = rng
+        self._steps_per_fill = max(1, cache_size // max(1, n_sample))
+        self._store = np.empty((0, n_sample), dtype=np.int32)
+        self._step = 0
+
+    def next(self) -> np.ndarray:
+        """Return one step's negatives, int32 (S,). They may repeat, and may contain a target."""
+        if self._step == len(self._store):
+            self._refill()
+        self._step += 1
+        return self._store[self._step - 1]
+
+    def _refill(self) -> None:
+        """Draw the next part of the sequence. Sorted look-ups walk the distribution once, so that it stays in cache."""
+        points = self._rng.random(self._steps_per_fill * self.n_sample) * self._cumulative[-1]
+        order = np.argsort(points)
+        drawn = np.empty(len(points), dtype=np.int32)
+        last = len(self._cumulative) - 1  # rounding can lift a point onto the total
+        drawn[order] = np.minimum(np.searchsorted(self._cumulative, points[order], side="right"), last)
+        self._store = drawn.reshape(self._steps_per_fill, self.n_sample)
+        self._step = 0

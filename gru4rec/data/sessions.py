@@ -1,0 +1,135 @@
+"""Sessions: the events of a log grouped, ordered and encoded; the only form in which data reaches training.
+
+Knows the ordering rules; knows nothing of files, batches or models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gru4rec.data.events import EventLog
+from gru4rec.data.vocabulary import Vocabulary
+from gru4rec.errors import DataError
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """All sessions of a log, one after the other, in the order of their first events.
+
+    Attributes:
+        item_idx: Int32 (n_events,). Events of one session are adjacent and in time order; equal times keep input order.
+        offsets: Int64 (n_sessions + 1,). Session s holds the events offsets[s] up to offsets[s + 1].
+        start_time: (n_sessions,) time of each session's first event, in the log's unit, ascending.
+        items: The vocabulary that ``item_idx`` points into.
+        source: What messages call the log.
+        n_unknown_events: Events left out because their item is not in the vocabulary.
+        n_unknown_items: Distinct items among those.
+        n_lost_sessions: Sessions left out because none of their items is in the vocabulary.
+    """
+
+    item_idx: np.ndarray
+    offsets: np.ndarray
+    start_time: np.ndarray
+    items: Vocabulary
+    source: str
+    n_unknown_events: int = 0
+    n_unknown_items: int = 0
+    n_lost_sessions: int = 0
+
+    @classmethod
+    def from_log(cls, log: EventLog, vocabulary: Vocabulary | None = None) -> Sessions:
+        """Order a log's events by (session, time), and its sessions by (time of first event, session id).
+
+        Args:
+            log: The events.
+            vocabulary: Items known to a model. Events of other items are dropped before sessions are formed, and
+                counted. Left out, the log's own items are the vocabulary.
+
+        Raises:
+            DataError: No event has an item of the vocabulary.
+        """
+        if vocabulary is None:
+            vocabulary, item_idx = log.items, log.item_code
+        else:
+            item_idx = vocabulary.encode(log.items.item_ids)[log.item_code]
+        known = item_idx >= 0
+        if not known.any():
+            raise DataError(
+                f"none of the {log.items.n_items} items of {log.source} is known to the model. "
+                "Use a log of the shop that the model was trained on, and the same item column"
+            )
+        session_code, time, item_idx = (column[known] for column in (log.session_code, log.time, item_idx))
+        item_idx, offsets, start_time = _order(session_code, time, item_idx)
+        return cls(
+            item_idx=item_idx,
+            offsets=offsets,
+            start_time=start_time,
+            items=vocabulary,
+            source=log.source,
+            n_unknown_events=int(np.count_nonzero(~known)),
+            n_unknown_items=len(np.unique(log.item_code[~known])),
+            n_lost_sessions=log.n_sessions - len(start_time),
+        )
+
+    @property
+    def n_events(self) -> int:
+        """Number of events."""
+        return len(self.item_idx)
+
+    @property
+    def n_sessions(self) -> int:
+        """Number of sessions, those of one event included."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Int64 (n_sessions,), events of each session."""
+        return np.diff(self.offsets)
+
+    @property
+    def n_targets(self) -> int:
+        """Number of events that are predicted: every event but a session's first."""
+        return self.n_events - self.n_sessions
+
+    @property
+    def n_single_event_sessions(self) -> int:
+        """Number of sessions that give nothing to predict."""
+        return int(np.count_nonzero(self.lengths == 1))
+
+    def support(self) -> np.ndarray:
+        """Return int64 (n_items,), the number of events of each item."""
+        return np.bincount(self.item_idx, minlength=self.items.n_items)
+
+    def report(self) -> str:
+        """Say in one line what is here and what was left out; nothing is dropped silently."""
+        parts = [f"{self.source}: {self.n_events:,} events in {self.n_sessions:,} sessions"]
+        if self.n_unknown_events:
+            parts.append(f"{self.n_unknown_events:,} events of {self.n_unknown_items:,} unknown items left out")
+        if self.n_lost_sessions:
+            parts.append(f"{self.n_lost_sessions:,} sessions left out with them")
+        if self.n_single_event_sessions:
+            parts.append(f"{self.n_single_event_sessions:,} sessions of one event give no prediction")
+        return "; ".join(parts)
+
+
+def _order(
+    session_code: np.ndarray, time: np.ndarray, item_idx: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Group events into sessions.
+
+    Returns:
+        item_idx: (n_events,) in session order.
+        offsets: Int64 (n_sessions + 1,).
+        start_time: (n_sessions,), ascending.
+    """
+    by_session = np.lexsort((time, session_code))
+    session_code, time, item_idx = session_code[by_session], time[by_session], item_idx[by_session]
+    first = np.flatnonzero(np.r_[True, session_code[1:] != session_code[:-1]])
+    lengths = np.diff(np.r_[first, len(item_idx)])
+    by_start = np.argsort(time[first], kind="stable")
+    offsets = np.r_[0, np.cumsum(lengths[by_start])]
+    place_in_session = np.arange(len(item_idx)) - np.repeat(offsets[:-1], lengths[by_start])
+    source_row = np.repeat(first[by_start], lengths[by_start]) + place_in_session
+    return np.ascontiguousarray(item_idx[source_row], dtype=np.int32), offsets, time[first][by_start]

@@ -1,0 +1,525 @@
+"""Simulate a shop's click log whose best possible recommendation is known exactly.
+
+For demos, tests and benchmarks: a model's Recall@k says little alone; here it can be set beside the best that any
+model could reach. The next click depends on the clicks of the session so far and on the day, on nothing hidden, so
+its probabilities can be written down. It is one of four things, drawn anew at each click:
+
+- a *sequel* of the last item (a charger after a phone), which lies in another category;
+- another item of the last item's *category*, by popularity;
+- a *repeat*: back to an item of an earlier click of the session;
+- *wandering*: any item of the shop, by popularity.
+
+Popularity follows Zipf's law and *drifts* from day to day. No click repeats the item of the click just before.
+
+Array names end in their dimensions: B histories, J clicks in each, D days, N items, Q sequels of an item.
+The module knows nothing of models, files other than the logs it writes, or data frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gru4rec.errors import ConfigError, DataError
+
+DAY_S = 86_400
+START_S = 1_767_225_600  # 2026-01-01 00:00 UTC
+MAX_GAP_S = 1_800  # between two clicks; recipes that cut sessions do so after an hour
+CHUNK_CELLS = 2_000_000  # probabilities held at once, 16 MB
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+def _setting(default: Any, low: float, high: float, doc: str) -> Any:
+    return field(default=default, metadata={"low": low, "high": high, "doc": doc})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShopSettings:
+    """What the shop is like. Ranges are inclusive; each field's ``metadata["doc"]`` says what it means.
+
+    Raises:
+        ConfigError: A value is out of range, or the values contradict each other.
+
+    Example:
+        >>> ShopSettings(n_items=500, seed=7).wander_frac
+        0.1
+    """
+
+    n_items: int = _setting(2_000, 4, 10_000_000, "Items in the catalogue.")
+    n_sessions: int = _setting(20_000, 1, 100_000_000, "Sessions in the log, each of two clicks or more.")
+    n_categories: int = _setting(50, 2, 1_000_000, "Categories, of equal size; each holds two items or more.")
+    days: int = _setting(28, 1, 3_650, "Days the log spans, from 2026-01-01. Popularity changes at midnight UTC.")
+    seed: int = _setting(42, 0, 2**63, "Decides the shop and its log; same seed, same bytes.")
+    mean_session_length: float = _setting(5.0, 2.0, 1_000.0, "Clicks in a session on average, before the cap.")
+    max_session_length: int = _setting(40, 2, 10_000, "Cap on the clicks in a session.")
+    zipf_exponent: float = _setting(0.6, 0.0, 3.0, "Popularity of the r-th item is r**-zipf_exponent; 0 is flat.")
+    drift: float = _setting(1.0, 0.0, 10.0, "An item's weight changes from the first day to the last by exp(drift * "
+                            "trend), its trend between -1 and 1.")  # fmt: skip
+    n_sequels: int = _setting(2, 1, 100, "Sequels of an item; the j-th is clicked in proportion to 1 / j.")
+    sequel_frac: float = _setting(0.45, 0.0, 1.0, "Share of clicks on a sequel of the last item.")
+    category_frac: float = _setting(0.35, 0.0, 1.0, "Share of clicks within the last item's category.")
+    repeat_frac: float = _setting(0.1, 0.0, 1.0, "Share of clicks back to an earlier item; the other shares grow "
+                                  "in proportion while there is none.")  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value, low, high = getattr(self, each.name), each.metadata["low"], each.metadata["high"]
+            whole = isinstance(each.default, int)
+            if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+                raise ConfigError(
+                    f"{each.name}={value!r} in ShopSettings is no {'whole ' if whole else ''}number. "
+                    f"Give one from {low} to {high}."
+                )
+            if not low <= value <= high:  # also refuses nan
+                nearest = high if value > high else low
+                raise ConfigError(
+                    f"{each.name}={value!r} in ShopSettings is out of range {low} to {high}. "
+                    f"The nearest valid value is {nearest}."
+                )
+        if self.n_items < 2 * self.n_categories:
+            raise ConfigError(
+                f"n_categories={self.n_categories} in ShopSettings is too many for n_items={self.n_items}: a category "
+                f"needs two items. Take at most {self.n_items // 2} categories, or more items."
+            )
+        if self.wander_frac <= 0:
+            raise ConfigError(
+                f"sequel_frac={self.sequel_frac}, category_frac={self.category_frac} and repeat_frac="
+                f"{self.repeat_frac} in ShopSettings leave nothing for wandering. Make their sum less than 1."
+            )
+
+    @property
+    def wander_frac(self) -> float:
+        """Share of clicks on any item of the shop: what the three other shares leave."""
+        return round(1.0 - self.sequel_frac - self.category_frac - self.repeat_frac, 12)
+
+
+@dataclass(frozen=True, eq=False)
+class ClickRules:
+    """The tables that decide a click, and the two readings of them: the probabilities, and a draw.
+
+    Item indices are positions in ``item_catalogue``, which lists the shop category by category.
+
+    Attributes:
+        settings: What the shop is like.
+        item_catalogue: Int64 (N,), the ids, sparse and in no order.
+        category_start: Int64 (n_categories + 1,). Category c holds the items category_start[c] up to [c + 1].
+        category_N: Int64 (N,), the category of each item.
+        trend_N: Float64 (N,) in [-1, 1], how each item's popularity drifts.
+        popularity_DN: Float64 (D, N), probabilities; each row sums to 1.
+        sequels_NQ: Int64 (N, Q), item indices, the likeliest first. An item listed twice is the stronger sequel.
+    """
+
+    settings: ShopSettings
+    item_catalogue: Ints
+    category_start: Ints
+    category_N: Ints
+    trend_N: Floats
+    popularity_DN: Floats
+    sequels_NQ: Ints
+
+    def day_of(self, time: npt.ArrayLike) -> Ints:
+        """Return the row of ``popularity_DN`` in force at these times; the first and the last extend outwards."""
+        return np.clip((np.asarray(time, dtype=np.int64) - START_S) // DAY_S, 0, self.settings.days - 1)
+
+    def index_of(self, item_ids: npt.ArrayLike) -> Ints:
+        """Return the item indices of these ids; raise DataError where the shop has no such item."""
+        ids = np.asarray(item_ids, dtype=np.int64)
+        order = np.argsort(self.item_catalogue)
+        index = order[np.searchsorted(self.item_catalogue, ids, sorter=order).clip(max=len(order) - 1)]
+        if (unknown := ids[self.item_catalogue[index] != ids]).size:
+            raise DataError(
+                f"item {unknown[0]} is not in the simulated shop's catalogue ({unknown.size} such in this call). "
+                "Use the shop that the log comes from."
+            )
+        return index
+
+    @property
+    def sequel_odds(self) -> Floats:
+        """Return float64 (Q,): the probability of an item's first, second, ... sequel among its sequels."""
+        odds = 1.0 / np.arange(1, self.settings.n_sequels + 1)
+        return np.asarray(odds / odds.sum())
+
+    def probabilities(self, history_BJ: Ints, day_B: Ints) -> Floats:
+        """Return float64 (B, N): each item's probability to be clicked next after each history of item indices."""
+        p_BN = self.popularity_DN[day_B]
+        if not history_BJ.shape[1]:
+            return p_BN
+        s, row_B, last_B = self.settings, np.arange(len(history_BJ)), history_BJ[:, -1]
+        back_BJ = history_BJ[:, :-1] != last_B[:, None]
+        n_back_B = back_BJ.sum(axis=1)
+        p_BN[row_B, last_B] = 0.0
+        category_BN = p_BN * (self.category_N == self.category_N[last_B][:, None])
+        category_BN *= (s.category_frac / category_BN.sum(axis=1))[:, None]
+        p_BN *= (s.wander_frac / p_BN.sum(axis=1))[:, None]
+        p_BN += category_BN
+        for j, odds in enumerate(self.sequel_odds):
+            p_BN[row_B, self.sequels_NQ[last_B, j]] += s.sequel_frac * odds
+        p_BN[n_back_B == 0] /= 1.0 - s.repeat_frac
+        row, column = np.nonzero(back_BJ)
+        np.add.at(p_BN, (row, history_BJ[row, column]), s.repeat_frac / n_back_B[row])
+        return p_BN
+
+    def draw(self, history_BJ: Ints, day_B: Ints, rng: np.random.Generator) -> Ints:
+        """Return int64 (B,): an item index drawn after each history, by the same rules as ``probabilities``."""
+        n_histories, n_clicks = history_BJ.shape
+        s, chance_B = self.settings, rng.random(n_histories)
+        if not n_clicks:
+            return self._search(chance_B, day_B).clip(0, s.n_items - 1)
+        last_B = history_BJ[:, -1]
+        back_BJ = history_BJ[:, :-1] != last_B[:, None]
+        shares = np.cumsum([s.sequel_frac, s.category_frac, s.wander_frac])  # what is left: repeats
+        reach_B = np.where(back_BJ.any(axis=1), 1.0, shares[-1])
+        kind_B = np.searchsorted(shares, rng.random(n_histories) * reach_B, side="right")
+        first_B = np.where(kind_B == 1, self.category_start[self.category_N[last_B]], 0)
+        end_B = np.where(kind_B == 1, self.category_start[self.category_N[last_B] + 1], s.n_items)
+        item_B = self._draw_popular(chance_B, day_B, last_B, first_B, end_B)
+        sequel_B = np.searchsorted(np.cumsum(self.sequel_odds)[:-1], chance_B, side="right")
+        item_B = np.where(kind_B == 0, self.sequels_NQ[last_B, sequel_B], item_B)
+        repeat = np.flatnonzero((kind_B == 3) & back_BJ.any(axis=1))
+        keys = np.where(back_BJ[repeat], rng.random((len(repeat), n_clicks - 1)), -1.0)
+        if len(repeat):
+            item_B[repeat] = history_BJ[repeat, keys.argmax(axis=1)]
+        return item_B
+
+    @cached_property
+    def _upto_DN1(self) -> Floats:
+        upto_DN1 = np.cumsum(np.pad(self.popularity_DN, ((0, 0), (1, 0))), axis=1)
+        return np.asarray(upto_DN1 / upto_DN1[:, -1:])
+
+    @cached_property
+    def _upto_flat(self) -> Floats:
+        return (self._upto_DN1 + np.arange(len(self._upto_DN1))[:, None]).ravel()  # all days as one sorted row
+
+    def _search(self, mass_B: Floats, day_B: Ints) -> Ints:
+        """Find the item at which a day's cumulative popularity passes the given mass; may be one past the end."""
+        n_columns = self.settings.n_items + 1
+        return np.searchsorted(self._upto_flat, mass_B + day_B, side="right") - day_B * n_columns - 1
+
+    def _draw_popular(self, chance_B: Floats, day_B: Ints, last_B: Ints, first_B: Ints, end_B: Ints) -> Ints:
+        """Draw by popularity among items first to end - 1 without the last clicked: its mass is stepped over."""
+        skipped_B = self.popularity_DN[day_B, last_B]
+        low_B = self._upto_DN1[day_B, first_B]
+        mass_B = low_B + chance_B * (self._upto_DN1[day_B, end_B] - low_B - skipped_B)
+        after_B = (mass_B >= self._upto_DN1[day_B, last_B]) & (last_B < end_B - 1)
+        item_B = self._search(mass_B + np.where(after_B, skipped_B, 0.0), day_B)
+        # Rounding at a boundary must neither bring the last item back nor leave the range.
+        return item_B.clip(np.where(after_B, last_B + 1, first_B), np.where(after_B, end_B, last_B) - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Shop:
+    """A simulated log, in time order as a real shop writes it: concurrent sessions interleave.
+
+    Attributes:
+        rules: How the clicks came about.
+        session_id: Int64 (n_events,), sparse, in no order.
+        item_id: Int64 (n_events,), values of ``item_catalogue``.
+        time: Int64 (n_events,), seconds since 1970, ascending; strictly so within a session.
+    """
+
+    rules: ClickRules
+    session_id: Ints
+    item_id: Ints
+    time: Ints
+
+    @property
+    def item_catalogue(self) -> Ints:
+        """Int64 (n_items,), the ids of the shop's items in the order of every distribution."""
+        return self.rules.item_catalogue
+
+    def next_item_distribution(self, item_ids_so_far: Sequence[int], time: int) -> Floats:
+        """Compute the exact probability of each item to be the next click.
+
+        Args:
+            item_ids_so_far: The session's clicks, oldest first; empty before a session's first click.
+            time: When the next click falls, seconds since 1970. Only its day matters.
+
+        Returns:
+            Float64 (n_items,) in the order of ``item_catalogue``, summing to 1.
+
+        Raises:
+            DataError: An item is not in the catalogue.
+        """
+        history_BJ = self.rules.index_of(item_ids_so_far).reshape(1, -1)
+        return self.rules.probabilities(history_BJ, self.rules.day_of([time]))[0]
+
+    def draw_next_items(self, item_ids_so_far: Sequence[int], time: int, *, n_draws: int, seed: int) -> Ints:
+        """Draw the next click after one history many times over, independently; int64 (n_draws,) of item ids."""
+        history_BJ = np.tile(self.rules.index_of(item_ids_so_far), (n_draws, 1))
+        day_B = np.repeat(self.rules.day_of([time]), n_draws)
+        return self.item_catalogue[self.rules.draw(history_BJ, day_B, np.random.default_rng(seed))]
+
+
+def simulate_shop(settings: ShopSettings) -> Shop:
+    """Make up a shop and its log.
+
+    Args:
+        settings: What the shop is like; ``ShopSettings()`` gives about 100,000 events in a second.
+
+    Returns:
+        The log with the rules behind it. Same settings, same bytes.
+
+    Example:
+        >>> shop = simulate_shop(ShopSettings(n_items=50, n_categories=5, n_sessions=100, seed=1))
+        >>> float(shop.next_item_distribution([shop.item_id[0]], shop.time[0]).sum().round(9))
+        1.0
+    """
+    rng = np.random.default_rng(settings.seed)
+    rules = _make_rules(settings, rng)
+    n_sessions = settings.n_sessions
+    extra = rng.geometric(1.0 / (settings.mean_session_length - 1.0), n_sessions) - 1
+    length = np.minimum(2 + extra, settings.max_session_length)
+    evening_peak = rng.triangular(0, 20 * 3_600, DAY_S, n_sessions)
+    start = START_S + rng.integers(0, settings.days, n_sessions) * DAY_S + evening_peak.astype(np.int64)
+    gap = np.clip(rng.lognormal(np.log(45), 1.0, (n_sessions, length.max())), 1, MAX_GAP_S).astype(np.int64)
+    time = start[:, None] + np.cumsum(gap, axis=1) - gap[:, :1]
+    item = np.zeros(time.shape, dtype=np.int64)
+    for j in range(length.max()):
+        active = np.flatnonzero(length > j)
+        item[active, j] = rules.draw(item[active, :j], rules.day_of(time[active, j]), rng)
+    session_id = np.cumsum(rng.integers(1, 50, n_sessions)) + 10_000_000
+    session, click = np.nonzero(np.arange(length.max()) < length[:, None])
+    order = np.argsort(time[session, click], kind="stable")
+    session, click = session[order], click[order]
+    return Shop(rules, session_id[session], rules.item_catalogue[item[session, click]], time[session, click])
+
+
+def _make_rules(s: ShopSettings, rng: np.random.Generator) -> ClickRules:
+    catalogue = rng.choice(max(9_000_000, 10 * s.n_items), s.n_items, replace=False).astype(np.int64) + 1_000_000
+    category_start = np.arange(s.n_categories + 1) * s.n_items // s.n_categories
+    category_N = np.repeat(np.arange(s.n_categories), np.diff(category_start))
+    circle = rng.permutation(s.n_categories)
+    sequel_category = np.empty_like(circle)
+    sequel_category[circle] = np.roll(circle, 1)  # never the category itself
+    rank_N = np.concatenate([1.0 + rng.permutation(size) for size in np.diff(category_start)])
+    trend_N = rng.uniform(-1.0, 1.0, s.n_items)
+    elapsed_D = np.arange(s.days) / max(s.days - 1, 1) - 0.5
+    weight_DN = rank_N**-s.zipf_exponent * np.exp(s.drift * trend_N * elapsed_D[:, None])
+    popularity_DN = weight_DN / weight_DN.sum(axis=1, keepdims=True)
+    sequels_NQ = np.empty((s.n_items, s.n_sequels), dtype=np.int64)
+    for category, liked in enumerate(sequel_category):  # accessories are shared: popular ones follow many items
+        owners, choices = (slice(*category_start[c : c + 2]) for c in (category, liked))
+        p = popularity_DN[s.days // 2, choices] ** float(os.environ.get("SQX", "1"))
+        sequels_NQ[owners] = rng.choice(
+            np.arange(s.n_items)[choices], sequels_NQ[owners].shape, p=p / p.sum()
+        )
+    return ClickRules(s, catalogue, category_start, category_N, trend_N, popularity_DN, sequels_NQ)
+
+
+class Columns(NamedTuple):
+    """A log as three int64 arrays of equal length, in time order."""
+
+    session_id: Ints
+    item_id: Ints
+    time: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The four logs of a project that trains, tunes and tests, and what they leave out.
+
+    Attributes:
+        train: Everything before the test period.
+        test: Sessions that begin in the test period.
+        train_tr: The part of ``train`` to fit while tuning.
+        train_valid: The sessions at the end of ``train`` to measure on while tuning.
+        n_unknown: By name of log, events dropped because their item is not in the log's training part.
+        n_short: By name of log, events dropped because they were the only one left of their session.
+    """
+
+    train: Columns
+    test: Columns
+    train_tr: Columns
+    train_valid: Columns
+    n_unknown: dict[str, int]
+    n_short: dict[str, int]
+
+
+def split_by_time(
+    session_id: npt.ArrayLike, item_id: npt.ArrayLike, time: npt.ArrayLike, *, test_days: float = 2.0
+) -> Split:
+    """Split a log at ``test_days`` before its end, and its training part once more, ``test_days`` earlier.
+
+    A session belongs to the side its first event is on; its events after the cut are no training data.
+
+    Args:
+        session_id: Integers (n_events,).
+        item_id: Integers (n_events,).
+        time: Seconds (n_events,), in any order; equal times keep the order given.
+        test_days: Length of the test and of the validation period, in days.
+
+    Returns:
+        The four logs, with the number of events dropped.
+
+    Raises:
+        ConfigError: One of the four logs is empty.
+    """
+    columns = [np.asarray(column, dtype=np.int64) for column in (session_id, item_id, time)]
+    order = np.argsort(columns[2], kind="stable")
+    whole = Columns(*(column[order] for column in columns))
+    ends = whole.time[-1:]
+    parts: dict[str, Columns] = {}
+    n_unknown: dict[str, int] = {}
+    n_short: dict[str, int] = {}
+    for n_periods, early, late in ((1, "train", "test"), (2, "train_tr", "train_valid")):
+        cut = ends - n_periods * test_days * DAY_S
+        _, first_event, session = np.unique(whole.session_id, return_index=True, return_inverse=True)
+        is_late = whole.time[first_event][session] >= cut
+        parts[early], n_short[early] = _drop_short(_keep(whole, whole.time < cut))
+        known = np.isin(whole.item_id, parts[early].item_id)
+        n_unknown[late] = int((is_late & ~known).sum())
+        parts[late], n_short[late] = _drop_short(_keep(whole, is_late & known))
+        whole = parts[early]
+    if empty := [name for name, part in parts.items() if not len(part.time)]:
+        span_days = (columns[2].max() - columns[2].min()) / DAY_S if len(order) else 0.0
+        raise ConfigError(
+            f"test_days={test_days} in split_by_time leaves no events for {', '.join(empty)}: the log spans "
+            f"{span_days:.1f} days. Take a test_days above 0 and well below half of that."
+        )
+    return Split(**parts, n_unknown=n_unknown, n_short=n_short)
+
+
+def _keep(log: Columns, mask: npt.NDArray[np.bool_]) -> Columns:
+    return Columns(*(column[mask] for column in log))
+
+
+def _drop_short(log: Columns) -> tuple[Columns, int]:
+    _, session, n_clicks = np.unique(log.session_id, return_inverse=True, return_counts=True)
+    long = n_clicks[session] > 1
+    return _keep(log, long), int((~long).sum())
+
+
+def shuffle_items(item_id: npt.ArrayLike, *, seed: int) -> Ints:
+    """Permute the items over all events: popularity stays, every trace of sequence goes.
+
+    A model that beats popularity on such a log sees something it should not.
+
+    Example:
+        >>> sorted(shuffle_items([5, 5, 7, 9], seed=0).tolist())
+        [5, 5, 7, 9]
+    """
+    return np.random.default_rng(seed).permutation(np.asarray(item_id, dtype=np.int64))
+
+
+def optimal_metrics(
+    shop: Shop,
+    session_id: npt.ArrayLike,
+    item_id: npt.ArrayLike,
+    time: npt.ArrayLike,
+    *,
+    train_item_ids: npt.ArrayLike,
+    cutoff: Sequence[int] = (20,),
+) -> dict[str, dict[int, float]]:
+    """Compute the best Recall@k and MRR@k that any recommender can reach on a log of the shop.
+
+    The best list ranks the items by their probability to be next, given the session so far and the day. As the
+    lists to beat hold training items only, and so does the log, the probabilities are conditioned on that.
+
+    Args:
+        shop: The shop the log comes from.
+        session_id: Integers (n_events,). Every event of a session but its first is a target.
+        item_id: Integers (n_events,). Whole sessions: where an item unknown to training was dropped, the history
+            lacks it here as it does for the model, and the result is close instead of exact.
+        time: Seconds (n_events,); within a session, equal times keep the order given.
+        train_item_ids: The training vocabulary; repeated ids are fine, so the item column of the training log will do.
+        cutoff: List lengths k.
+
+    Returns:
+        By name, then by k: ``expected_recall`` and ``expected_mrr``, the mean over targets of what the best list
+        scores in expectation; ``realised_recall`` and ``realised_mrr``, what it scores on the clicks that came.
+
+    Raises:
+        ConfigError: A cutoff below 1, or none.
+        DataError: An item is not in the shop or not in ``train_item_ids``, or no session has two events.
+    """
+    if not len(cutoff) or min(cutoff) < 1:
+        raise ConfigError(f"cutoff={tuple(cutoff)} in optimal_metrics holds no list length. Give one or more, from 1 up.")
+    rules = shop.rules
+    vocabulary = np.unique(rules.index_of(train_item_ids))
+    session, when = np.asarray(session_id, dtype=np.int64), np.asarray(time, dtype=np.int64)
+    order = np.lexsort((when, session))
+    session, when, item = session[order], when[order], rules.index_of(item_id)[order]
+    if n_unknown := int((~np.isin(item, vocabulary)).sum()):
+        raise DataError(
+            f"{n_unknown} of the {len(item)} events given to optimal_metrics have an item that is not in "
+            "train_item_ids. Drop them first, as split_by_time does."
+        )
+    k_max = min(max(cutoff), len(vocabulary))
+    total_K, rank_chunks = np.zeros(k_max), []
+    for target, history_BJ in _targets(session, item, rules.settings.n_items):
+        p_BV = rules.probabilities(history_BJ, rules.day_of(when[target]))[:, vocabulary]
+        p_BV /= p_BV.sum(axis=1, keepdims=True)
+        best_BK = -np.sort(np.partition(-p_BV, k_max - 1, axis=1)[:, :k_max], axis=1)
+        total_K += best_BK.sum(axis=0)
+        column_B = np.searchsorted(vocabulary, item[target])
+        of_target_B1 = np.take_along_axis(p_BV, column_B[:, None], axis=1)
+        tied_before_BV = (p_BV == of_target_B1) & (np.arange(len(vocabulary)) < column_B[:, None])
+        rank_chunks.append(1 + ((p_BV > of_target_B1) | tied_before_BV).sum(axis=1))
+    if not rank_chunks:
+        raise DataError("no session of the log given to optimal_metrics has two events. Give a longer log.")
+    rank = np.concatenate(rank_chunks)
+    hits_K = np.bincount(rank, minlength=k_max + 1)[1 : k_max + 1]
+    result: dict[str, dict[int, float]] = {}
+    for name, of_rank_K in (("expected", total_K / len(rank)), ("realised", hits_K / len(rank))):
+        result[f"{name}_recall"] = {k: float(of_rank_K[:k].sum()) for k in cutoff}
+        result[f"{name}_mrr"] = {k: float((of_rank_K / np.arange(1, k_max + 1))[:k].sum()) for k in cutoff}
+    return result
+
+
+def _targets(session: Ints, item: Ints, n_items: int) -> Iterator[tuple[Ints, Ints]]:
+    """Yield positions of targets of equal history length J, with their histories (B, J), in chunks."""
+    starts = np.flatnonzero(np.diff(session, prepend=session[:1] - 1))
+    click = np.arange(len(session)) - np.repeat(starts, np.diff(starts, append=len(session)))
+    n_rows = max(1, CHUNK_CELLS // n_items)
+    for j in range(1, click.max(initial=0) + 1):
+        target = np.flatnonzero(click == j)
+        for rows in np.split(target, np.arange(n_rows, len(target), n_rows)):
+            yield rows, item[rows[:, None] - np.arange(j, 0, -1)]
+
+
+def write_logs(shop: Shop, folder: str | os.PathLike[str], *, test_days: float = 2.0) -> dict[str, Path]:
+    """Write train.tsv, test.tsv, train_tr.tsv and train_valid.tsv: TAB separated, SessionId ItemId Time.
+
+    Args:
+        shop: The shop whose log to split and write.
+        folder: Where to; made if missing. A file there is replaced whole or not at all.
+        test_days: As in ``split_by_time``.
+
+    Returns:
+        The paths by name: ``train``, ``test``, ``train_tr``, ``train_valid``.
+
+    Raises:
+        ConfigError: As in ``split_by_time``.
+        DataError: A file cannot be written.
+    """
+    split = split_by_time(shop.session_id, shop.item_id, shop.time, test_days=test_days)
+    paths = {name: Path(folder) / f"{name}.tsv" for name in ("train", "test", "train_tr", "train_valid")}
+    for name, path in paths.items():
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(partial, "w", encoding="ascii", newline="\n") as file:
+                file.write("SessionId\tItemId\tTime\n")
+                columns = (column.tolist() for column in getattr(split, name))
+                file.writelines(f"{s}\t{i}\t{t}\n" for s, i, t in zip(*columns, strict=True))
+            os.replace(partial, path)
+        except OSError as error:
+            raise DataError(
+                f"cannot write {path}: {error.strerror or error}. Choose a folder that can be written to, on a disk "
+                "with room."
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+    return paths

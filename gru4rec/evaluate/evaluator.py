@@ -1,0 +1,200 @@
+"""Full-ranking evaluation of any scorer on the sessions of a test log.
+
+Every event but a session's first is a target, ranked among all items. Items are scored in blocks, so memory does not grow
+with the catalogue, and results depend neither on the batch size nor on the block size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gru4rec.data.batches import SessionDataIterator
+from gru4rec.data.sessions import Sessions
+from gru4rec.errors import ConfigError, DivergedError
+from gru4rec.evaluate.metrics import mrr_at_k, recall_at_k
+from gru4rec.evaluate.ranks import RankCounts, TieMode
+
+BLOCK_ITEMS = 2048
+"""Items scored at once: with 512 lanes 4 MB of scores."""
+_MIN_BLOCK_ITEMS = 256
+
+State = tuple[Tensor, ...]
+
+
+class Scorer(Protocol):
+    """What can be evaluated: the model and every baseline. R sessions are scored at once.
+
+    A state is a tuple of tensors with one row a session; all zeros is a session without events.
+    """
+
+    @property
+    def n_items(self) -> int: ...
+
+    def start(self, n_sessions: int) -> State: ...
+
+    def advance(self, state: State, item_idx: Any) -> State: ...
+
+    def score_block(self, state: State, start: int, stop: int) -> Tensor: ...
+
+    def score_items(self, state: State, item_idx: Any) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Ranks of all targets of a test log, session by session, and the metrics over them.
+
+    Attributes:
+        counts: What decides each target's rank, in the order of the sessions' events.
+        sessions: The test log.
+    """
+
+    counts: RankCounts
+    sessions: Sessions
+
+    @property
+    def n_targets(self) -> int:
+        """Events that were predicted."""
+        return len(self.counts.n_higher)
+
+    def metrics(
+        self, cutoff: Sequence[int], mode: TieMode = "standard", *, seed: int = 0
+    ) -> tuple[dict[int, float], dict[int, float]]:
+        """Return (recall, mrr), each by list length k.
+
+        Raises:
+            ConfigError: A k below 1 or above the number of items, or an unknown mode.
+        """
+        check_cutoffs(cutoff, self.sessions.items.n_items)
+        ranks = self.counts.ranks(mode, seed=seed)
+        return {k: recall_at_k(ranks, k) for k in cutoff}, {k: mrr_at_k(ranks, k) for k in cutoff}
+
+
+def check_cutoffs(cutoff: Sequence[int], n_items: int) -> None:
+    """Refuse list lengths that no list of the model's items can have.
+
+    Raises:
+        ConfigError: No k at all, a k below 1, or one above ``n_items``.
+    """
+    if not cutoff:
+        raise ConfigError("no list length k to measure at. Give one or more, such as -m 20")
+    for k in cutoff:
+        if not 1 <= k <= n_items:
+            raise ConfigError(f"cannot measure at k={k}: the model has {n_items} items. Give k from 1 to {n_items} with -m")
+
+
+def evaluate(
+    scorer: Scorer,
+    sessions: Sessions,
+    *,
+    batch_size: int = 512,
+    block_items: int = BLOCK_ITEMS,
+    on_step: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Rank every target of the sessions among all items.
+
+    Args:
+        scorer: The model (``GRUScorer``) or a baseline.
+        sessions: Encoded with the scorer's vocabulary.
+        batch_size: Sessions scored side by side.
+        block_items: Items scored at once.
+        on_step: Called after each step with the number of targets ranked.
+
+    Raises:
+        DataError: No session has two events.
+        ConfigError: ``batch_size`` or ``block_items`` below 1.
+        DivergedError: A score is not a number, so ranks would mean nothing.
+    """
+    if block_items < 1:
+        raise ConfigError(f"block_items={block_items} scores nothing. Give 1 or more")
+    batches = SessionDataIterator(sessions, batch_size=batch_size)
+    counts = np.zeros((3, sessions.n_events), dtype=np.int64)
+    state = scorer.start(batches.n_lanes)
+    for batch in batches:
+        lanes = torch.as_tensor(batch.lanes, device=state[0].device)
+        keep = torch.as_tensor(~batch.resets, device=state[0].device)
+        before = tuple(part[lanes] * keep.view(-1, *[1] * (part.dim() - 1)) for part in state)
+        after = scorer.advance(before, batch.input_idx)
+        for part, new_part in zip(state, after, strict=True):
+            part[lanes] = new_part
+        counts[:, batch.position + 1] = _count(scorer, after, batch.target_idx, block_items)
+        if on_step is not None:
+            on_step(len(batch.lanes))
+    is_target = np.ones(sessions.n_events, dtype=bool)
+    is_target[sessions.offsets[:-1]] = False
+    return Evaluation(RankCounts(*counts[:, is_target]), sessions)
+
+
+def _count(scorer: Scorer, state: State, target_idx: np.ndarray, block_items: int) -> np.ndarray:
+    """Return int64 (3, R): items above each target, equal to it, and equal with a smaller index.
+
+    A target's own score comes from a product of the same kind as the blocks', and is compared with what its block says:
+    should the last bit differ, the blocks' scores are taken and the counting starts again.
+    """
+    targets = torch.as_tensor(target_idx.astype(np.int64), device=state[0].device)
+    target_score_R = _target_scores(scorer, state, target_idx, block_items)
+    if not bool(torch.isfinite(target_score_R).all()):
+        raise DivergedError("the model's scores are not finite numbers, so it diverged in training. Train it again")
+    counts, own_score_R = _count_blocks(scorer, state, targets, target_score_R, block_items)
+    if not torch.equal(own_score_R, target_score_R):
+        counts, _ = _count_blocks(scorer, state, targets, own_score_R, block_items)
+    return counts.cpu().numpy()
+
+
+def _target_scores(scorer: Scorer, state: State, target_idx: np.ndarray, block_items: int) -> Tensor:
+    """Return each session's score of its own target (R,), from products of as many columns as a block has."""
+    width = _block_width(scorer.n_items, block_items)
+    scores = []
+    for start in range(0, len(target_idx), width):
+        part = slice(start, start + width)
+        columns = np.resize(target_idx[part], width)
+        scores.append(scorer.score_items(tuple(tensor[part] for tensor in state), columns).diagonal())
+    return torch.cat(scores)
+
+
+def _count_blocks(
+    scorer: Scorer, state: State, targets: Tensor, target_score_R: Tensor, block_items: int
+) -> tuple[Tensor, Tensor]:
+    """Compare all items, block by block, with each session's target score; see :func:`_count`.
+
+    Returns:
+        counts: Int64 (3, R).
+        own_score_R: The targets' scores as the blocks have them.
+    """
+    counts = torch.zeros(3, len(targets), dtype=torch.int64, device=targets.device)
+    own_score_R = target_score_R.clone()
+    threshold_R1 = target_score_R.unsqueeze(1)
+    for start, scores in score_blocks(scorer, state, block_items=block_items):
+        equal = scores == threshold_R1
+        n_equal_R = equal.sum(dim=1)
+        counts[0] += (scores > threshold_R1).sum(dim=1)
+        counts[1] += n_equal_R
+        place = targets - start
+        own_rows = torch.nonzero((place >= 0) & (place < scores.shape[1]))[:, 0]
+        own_score_R[own_rows] = scores[own_rows, place[own_rows]]
+        if int(n_equal_R.sum()) > len(own_rows):  # some item ties with a target
+            is_before = torch.arange(start, start + scores.shape[1], device=targets.device) < targets.unsqueeze(1)
+            counts[2] += (equal & is_before).sum(dim=1)
+    return counts, own_score_R
+
+
+def score_blocks(scorer: Scorer, state: State, *, block_items: int = BLOCK_ITEMS) -> Iterator[tuple[int, Tensor]]:
+    """Score all items for R sessions, block by block.
+
+    Yields:
+        The first item index of a block, and its scores (R, items of the block). Each item is in one block.
+    """
+    width = _block_width(scorer.n_items, block_items)
+    for start in range(0, scorer.n_items, width):
+        first = min(start, scorer.n_items - width)  # the last product overlaps the one before: all are equally wide
+        yield start, scorer.score_block(state, first, first + width)[:, start - first :]
+
+
+def _block_width(n_items: int, block_items: int) -> int:
+    """Columns of every product: as asked, but no fewer than matrix libraries have a kernel of other rounding for."""
+    return min(n_items, max(block_items, _MIN_BLOCK_ITEMS))

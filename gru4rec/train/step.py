@@ -1,0 +1,112 @@
+"""One mini-batch, plainly: the definition that any faster step is checked against.
+
+Gather the touched rows, forward, loss, backward by autograd, update. Dimensions: B lanes, A of them not empty, S sampled
+negatives, M = A + S score columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gru4rec.data.batches import Batch
+from gru4rec.model.network import GRU4RecModel, StepRows, TouchedRows
+from gru4rec.train.optim import IndexedAdagradM
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""(scores_AM before the final activation, column_idx_M) -> the sum of the lanes' losses."""
+
+
+class Step(Protocol):
+    """What the training loop calls: one mini-batch in, its loss out."""
+
+    def start_epoch(self) -> None:
+        """Forget every lane's hidden state."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Train on one batch. Returns the scalar loss: the sum over lanes divided by the nominal batch size."""
+
+    def end_epoch(self) -> None:
+        """Apply what gradient accumulation still holds."""
+
+
+class PlainStep:
+    """The readable step.
+
+    Args:
+        model: Weights, trained in place.
+        optimizer: Holds accumulators and momentum.
+        loss_function: Of the scores and the columns' item indices.
+        n_lanes: Lanes of the schedule.
+        batch_size: Nominal batch size, what losses are divided by; at least ``n_lanes``.
+    """
+
+    def __init__(
+        self,
+        model: GRU4RecModel,
+        optimizer: IndexedAdagradM,
+        loss_function: LossFunction,
+        *,
+        n_lanes: int,
+        batch_size: int,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.loss_function = loss_function
+        self.n_lanes = n_lanes
+        self.batch_size = batch_size
+        self._grad_accumulation = model.settings.grad_accumulation
+        self._waiting: list[TouchedRows] = []
+        self._n_waiting = 0
+        self._state = model.zero_state(n_lanes)
+
+    def start_epoch(self) -> None:
+        """Forget every lane's hidden state."""
+        self._state = self.model.zero_state(self.n_lanes)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Train on one batch; see :class:`Step`."""
+        device = self.model.device
+        lanes = torch.as_tensor(batch.lanes, device=device)
+        input_idx = torch.as_tensor(batch.input_idx, device=device).long()
+        targets, negatives = (torch.as_tensor(idx, device=device) for idx in (batch.target_idx, batch.negative_idx))
+        column_idx = torch.cat([targets, negatives]).long()
+        going_on = torch.as_tensor(~batch.resets, device=device).unsqueeze(1)
+        rows = self.model.gather(input_idx, column_idx)
+
+        scores_AM, new_state = self.model(rows, [hidden[lanes] * going_on for hidden in self._state])
+        loss = self.loss_function(scores_AM, column_idx) / self.batch_size
+        loss.backward()
+
+        for hidden, new_hidden in zip(self._state, new_state, strict=True):
+            hidden[lanes] = new_hidden.detach()
+        self._accumulate(rows)
+        return loss.detach()
+
+    def end_epoch(self) -> None:
+        """Apply what gradient accumulation still holds."""
+        if self._n_waiting:
+            self._apply()
+
+    def _accumulate(self, rows: StepRows) -> None:
+        self._waiting.extend(rows)
+        self._n_waiting += 1
+        if self._n_waiting == self._grad_accumulation:
+            self._apply()
+
+    def _apply(self) -> None:
+        """Update the dense weights and each item matrix once with the mean gradient of the waiting steps."""
+        share = 1 / self._grad_accumulation
+        for weight in self.model.dense_parameters():
+            assert weight.grad is not None
+            weight.grad *= share
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        for table in {id(touched.table): touched.table for touched in self._waiting}.values():
+            parts = [touched for touched in self._waiting if touched.table is table]
+            gradient = torch.cat([part.rows.grad for part in parts if part.rows.grad is not None]) * share
+            self.optimizer.step_rows(table, torch.cat([part.item_idx for part in parts]), gradient)
+        self._waiting, self._n_waiting = [], 0
