@@ -50,7 +50,7 @@ _MAX_READ_FACTOR = 4  # bytes read in all, in file sizes: members may overlap, a
 _PEEK_BYTES = 1 << 16
 
 
-class _UnreadableError(Exception):
+class _FileError(Exception):
     """What is wrong with the file; `read_official_model` adds where, and what to do."""
 
 
@@ -89,7 +89,7 @@ def read_official_model(path: str | Path) -> OfficialModel:
             return _extract(_load_records(archive.read(archive.pickle_name())), archive)
     except FileNotFoundError:
         raise ModelFileError(f"no model file {str(path)!r}. Check the path.") from None
-    except _UnreadableError as error:
+    except _FileError as error:
         reason = str(error)
     except zipfile.BadZipFile as error:
         reason = f"it is not a whole zip file, as torch 1.6 and newer write them ({error})"
@@ -135,20 +135,18 @@ class _Archive:
     def pickle_name(self) -> str:
         names = [name for name in self.members.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
-            raise _UnreadableError(f"it is a zip file with {len(names)} members 'data.pkl' instead of one")
+            raise _FileError(f"it is a zip file with {len(names)} members 'data.pkl' instead of one")
         return names[0]
 
     def read(self, name: str, limit_bytes: int = -1) -> bytes:
         if name not in self.members.namelist():
-            raise _UnreadableError(f"its member {name[:100]!r} is missing")
+            raise _FileError(f"its member {name[:100]!r} is missing")
         info = self.members.getinfo(name)
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-            raise _UnreadableError(f"its member {name[:100]!r} is compressed, which torch does not do")
+            raise _FileError(f"its member {name[:100]!r} is compressed, which torch does not do")
         self.n_read_bytes += info.file_size
         if self.n_read_bytes > _MAX_READ_FACTOR * self.file_bytes:
-            raise _UnreadableError(
-                f"its members claim {self.n_read_bytes} bytes in a file of {self.file_bytes}"
-            )
+            raise _FileError(f"its members claim {self.n_read_bytes} bytes in a file of {self.file_bytes}")
         with self.members.open(info) as member:
             return member.read(limit_bytes)
 
@@ -205,18 +203,14 @@ def _load_records(pickled: bytes) -> Any:
     n_puts = n_calls = 0
     for opcode, arg, position in pickletools.genops(pickled):
         if opcode.name not in _OPCODES:
-            raise _UnreadableError(
-                f"its pickle has an opcode torch does not write, {opcode.name} at byte {position}"
-            )
+            raise _FileError(f"its pickle has the foreign opcode {opcode.name} at byte {position}")
         if opcode.name in _PUTS:
             if int(arg or 0) > n_puts:  # the memo is an array: slot 2^31 alone would take 16 GiB
-                raise _UnreadableError(
-                    f"its pickle skips memo slots at byte {position}, from {n_puts} to {arg}"
-                )
+                raise _FileError(f"its pickle jumps from memo slot {n_puts} to {arg} at byte {position}")
             n_puts += 1
         n_calls += opcode.name in _CALLS
         if n_calls > _MAX_CALLS:
-            raise _UnreadableError(f"its pickle builds more than {_MAX_CALLS} objects and tuples")
+            raise _FileError(f"its pickle builds more than {_MAX_CALLS} objects and tuples")
     return _InertUnpickler(pickled).load()
 
 
@@ -230,9 +224,7 @@ def _extract(top: Any, archive: _Archive) -> OfficialModel:
     for name, shape in _expected_shapes(settings, len(item_ids)).items():
         weights[name] = _tensor(_parameter(_get(attributes, "model"), name), archive)
         if weights[name].shape != shape:
-            raise _UnreadableError(
-                f"its {name} has the shape {weights[name].shape}, its settings ask for {shape}"
-            )
+            raise _FileError(f"its {name} is {weights[name].shape}, the settings ask for {shape}")
     support = None if rows.get("data_items") is None else _support(_vector(rows["data_items"]), len(item_ids))
     return OfficialModel(settings, weights, item_ids, support)
 
@@ -241,7 +233,7 @@ def _expect(value: Any, *endings: str) -> _Record:
     if isinstance(value, _Record) and value.path.endswith(endings):
         return value
     found = value.path if isinstance(value, _Record) else type(value).__name__
-    raise _UnreadableError(f"it holds {found[:80]!r} where {' or '.join(endings)!r} was expected")
+    raise _FileError(f"it holds {found[:80]!r} where {' or '.join(endings)!r} was expected")
 
 
 def _state(value: Any) -> Any:
@@ -251,7 +243,7 @@ def _state(value: Any) -> Any:
 def _get(mapping: Any, name: str) -> Any:
     mapping = mapping.mapping if isinstance(mapping, _Record) else mapping  # an OrderedDict is a record
     if not isinstance(mapping, dict) or name not in mapping:
-        raise _UnreadableError(f"it has no {name!r}")
+        raise _FileError(f"it has no {name!r}")
     return mapping[name]
 
 
@@ -263,14 +255,14 @@ def _plain(value: Any, name: str, *, in_list: bool = False) -> Any:
         return np.frombuffer(_bytes(value.args[1]), _dtype(value.args[0]))[0].item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise _UnreadableError(f"its setting {name!r} is not a plain value")
+    raise _FileError(f"its setting {name!r} is not a plain value")
 
 
 def _expected_shapes(settings: dict[str, Any], n_items: int) -> dict[str, tuple[int, ...]]:
     """Name every parameter of a model with these settings, in the official order, with its shape."""
     layers, width = settings.get("layers"), settings.get("embedding", 0)
     if not isinstance(layers, list) or not layers or not all(type(n) is int and n > 0 for n in layers):
-        raise _UnreadableError("its setting 'layers' is not a list of positive integers")
+        raise _FileError("its setting 'layers' is not a list of positive integers")
     size, shapes = layers[0], dict[str, tuple[int, ...]]()
     if settings.get("constrained_embedding", True):
         width = layers[-1]
@@ -281,9 +273,7 @@ def _expected_shapes(settings: dict[str, Any], n_items: int) -> dict[str, tuple[
         shapes = {"GE.Wrz0": (size, 2 * size), "GE.Wh0": (size, size), "GE.Bh0": (3 * size,)}
         shapes["GE.Wx0.weight"] = (n_items, 3 * size)
     else:
-        raise _UnreadableError(
-            "it has several layers and no embedding, which the official program cannot run"
-        )
+        raise _FileError("it has several layers without an embedding, which never could run")
     for i, size in enumerate([] if "GE.Wh0" in shapes else layers):
         shapes |= {f"G.{i}.weight_ih": (3 * size, width), f"G.{i}.weight_hh": (3 * size, size)}
         shapes |= {f"G.{i}.bias_ih": (3 * size,), f"G.{i}.bias_hh": (3 * size,)}
@@ -297,8 +287,8 @@ def _parameter(module: Any, name: str) -> Any:
         for part in modules:
             module = _get(_get(_state(module), "_modules"), part)
         return _get(_get(_state(module), "_parameters"), last)
-    except _UnreadableError:
-        raise _UnreadableError(f"its weight {name!r} is missing, which its settings ask for") from None
+    except _FileError:
+        raise _FileError(f"its weight {name!r} is missing, which the settings ask for") from None
 
 
 def _tensor(value: Any, archive: _Archive) -> np.ndarray:
@@ -309,16 +299,12 @@ def _tensor(value: Any, archive: _Archive) -> np.ndarray:
     _, kind, key, _, n_declared = _expect(storage, "storage").args
     kind = str(getattr(kind, "path", kind))
     if kind not in _STORAGES or not isinstance(key, str):
-        raise _UnreadableError(f"it has a storage of type {kind[:80]!r}; read are {', '.join(_STORAGES)}")
+        raise _FileError(f"it has a storage of type {kind[:80]!r}; read are {', '.join(_STORAGES)}")
     if len(size) > 2 or any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
-        raise _UnreadableError(
-            "it has a tensor with a negative offset, size or stride, or with many dimensions"
-        )
+        raise _FileError("a tensor has a negative offset, size or stride, or many dimensions")
     flat, n = archive.storage(key, _STORAGES[kind]), math.prod(size)
     if len(flat) != n_declared or offset + n > len(flat):
-        raise _UnreadableError(
-            f"its storage {key[:20]!r} has {len(flat)} numbers, not what its tensor asks for"
-        )
+        raise _FileError(f"storage {key[:20]!r} has {len(flat)} numbers, not what its tensor asks for")
     flat = flat[offset : offset + n].astype(flat.dtype.newbyteorder("="))
     by_row = [math.prod(size[i + 1 :]) for i in range(len(size))]
     by_column = [math.prod(size[:i]) for i in range(len(size))]
@@ -326,7 +312,7 @@ def _tensor(value: Any, archive: _Archive) -> np.ndarray:
         return flat.reshape(size)
     if all(n == 1 or got == step for n, got, step in zip(size, stride, by_column, strict=True)):
         return np.ascontiguousarray(flat.reshape(size[::-1]).T)
-    raise _UnreadableError("it has a tensor with strides that leave gaps or overlap")
+    raise _FileError("a tensor has strides that leave gaps or overlap")
 
 
 def _bytes(value: Any) -> bytes:
@@ -342,7 +328,7 @@ def _dtype(value: Any) -> np.dtype[Any]:
     record = _expect(value, "numpy.dtype")
     code, order = record.args[0], record.state[1]
     if code not in _NUMBERS or order not in ("<", ">", "|", "="):
-        raise _UnreadableError("it has an array of other things than numbers where numbers were expected")
+        raise _FileError("it has an array of other things than numbers where numbers were expected")
     return np.dtype(f"{order}{code}")
 
 
@@ -351,21 +337,17 @@ def _vector(value: Any) -> np.ndarray:
     _, shape, dtype, _, data = _expect(value, ".multiarray._reconstruct").state
     array = np.frombuffer(_bytes(data), _dtype(dtype))
     if array.shape != shape:
-        raise _UnreadableError("it has an array that is not a vector of its stated length")
+        raise _FileError("it has an array that is not a vector of its stated length")
     return array
 
 
-def _texts(value: _Record) -> list[str]:
-    """Decode a pickled Arrow array of texts, in one piece or in chunks."""
-    record = _expect(value, "pyarrow.lib._restore_array", "pyarrow.lib.chunked_array")
-    if record.path.endswith("chunked_array"):
-        return [text for chunk in record.args[0] for text in _texts(_expect(chunk, "._restore_array"))]
-    kind, n, n_missing, start, (_, offsets, texts), *_ = record.args[0]
+def _texts(value: Any) -> list[str]:
+    """Decode a pickled Arrow array of texts, as pandas 3 keeps them where pyarrow is installed."""
+    kind, n, n_missing, start, (_, offsets, texts), *_ = _expect(value, "pyarrow.lib._restore_array").args[0]
     offset_type = {"large_string": "<i8", "string": "<i4"}[_expect(kind, ".type_for_alias").args[0]]
-    ends = np.frombuffer(_bytes(offsets), offset_type)[start : start + n + 1]
-    data = _bytes(texts)
+    ends, data = np.frombuffer(_bytes(offsets), offset_type)[start : start + n + 1], _bytes(texts)
     if n_missing or len(ends) != n + 1 or ends[0] < 0 or (np.diff(ends) < 0).any() or ends[-1] > len(data):
-        raise _UnreadableError("its item ids are a damaged Arrow array, or have gaps")
+        raise _FileError("its item ids are a damaged Arrow array, or have gaps")
     return [data[a:b].decode() for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)]
 
 
@@ -387,15 +369,15 @@ def _item_ids(series: Any) -> np.ndarray:
     item_idx = _vector(manager["blocks"][0]["values"])
     order = np.argsort(item_idx, kind="stable")
     if item_idx.dtype.kind not in "iu" or not np.array_equal(item_idx[order], np.arange(len(ids))):
-        raise _UnreadableError("its vocabulary does not number the items 0 to n_items - 1, each once")
+        raise _FileError("its vocabulary does not number the items 0 to n_items - 1, each once")
     kinds = {type(item_id) for item_id in ids}
     if kinds not in ({int}, {str}) or len(set(ids)) != len(ids):
-        raise _UnreadableError("its item ids are not all integers or all texts, or one occurs twice")
+        raise _FileError("its item ids are not all integers or all texts, or one occurs twice")
     return np.array([ids[i] for i in order.tolist()], dtype=np.int64 if kinds == {int} else object)
 
 
 def _support(item_idx: np.ndarray, n_items: int) -> np.ndarray:
     """Count the training events of each item index."""
     if item_idx.dtype.kind not in "iu" or not np.isin(item_idx, np.arange(n_items)).all():
-        raise _UnreadableError("its training rows name items that are not in its vocabulary")
+        raise _FileError("its training rows name items that are not in its vocabulary")
     return np.bincount(item_idx.astype(np.int64), minlength=n_items)

@@ -42,8 +42,8 @@ def _compatible_uniform() -> _Uniform:
     rng = np.random.RandomState(DEFAULT_SEED)
 
     def uniform(rows: int, cols: int) -> np.ndarray:
-        bound = np.sqrt(6.0 / (rows + cols))
-        return (rng.rand(rows, cols) * 2 * bound - bound).astype(np.float32)
+        bound = np.float32(np.sqrt(6.0 / (rows + cols)))
+        return rng.rand(rows, cols).astype(np.float32) * (2 * bound) - bound  # in float32, as the recorded runs did
 
     return uniform
 
@@ -53,7 +53,7 @@ def _seeded_uniform(seed: int) -> _Uniform:
 
     def uniform(rows: int, cols: int) -> np.ndarray:
         bound = np.sqrt(6.0 / (rows + cols))
-        return rng.uniform(-bound, bound, (rows, cols)).astype(np.float32)
+        return (rng.random((rows, cols)) * 2 * bound - bound).astype(np.float32)
 
     return uniform
 
