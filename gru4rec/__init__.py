@@ -19,7 +19,17 @@ _HOME = {
     "Vocabulary": "gru4rec.data.vocabulary",
     "HyperParameters": "gru4rec.config",
 }
-__all__ = ["__version__", *_HOME]
+__all__ = [
+    "GRU4Rec",
+    "HyperParameters",
+    "Recommendations",
+    "Recommender",
+    "Sessions",
+    "Vocabulary",
+    "__version__",
+    "evaluate",
+    "load_events",
+]
 
 if TYPE_CHECKING:
     from gru4rec.api import GRU4Rec

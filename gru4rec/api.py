@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from gru4rec.data.negatives import SampleStore
 from gru4rec.data.sessions import Sessions
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import ConfigError, DivergedError
+from gru4rec.evaluate.evaluator import check_cutoffs, evaluate
+from gru4rec.evaluate.ranks import TieMode
 from gru4rec.model.device import resolve_device
 from gru4rec.model.initial import initialise
 from gru4rec.model.losses import bpr_max_loss, cross_entropy_loss, elu
@@ -235,7 +237,9 @@ class GRU4Rec:
 
     def _trained(self) -> tuple[GRU4RecModel, Vocabulary, np.ndarray]:
         if self.model is None or self.items is None or self.support is None:
-            raise ConfigError("the model is not trained. Call fit(data) first, or load one with GRU4Rec.loadmodel(path)")
+            raise ConfigError(
+                "the model is not trained. Call fit(data) first, or load one with GRU4Rec.loadmodel(path)"
+            )
         return self.model, self.items, self.support
 
     def _usable(self) -> tuple[GRU4RecModel, Vocabulary, np.ndarray]:
@@ -286,3 +290,44 @@ class GRU4Rec:
         if checkpoint_path is None or not self.n_epochs_done:
             return "No epoch was saved before that"
         return f"The weights after epoch {self.n_epochs_done} are in {checkpoint_path}"
+
+
+def batch_eval(
+    gru: GRU4Rec,
+    test_data: Any,
+    cutoff: Sequence[int] = (20,),
+    batch_size: int = 512,
+    mode: TieMode = "conservative",
+    item_key: str = "ItemId",
+    session_key: str = "SessionId",
+    time_key: str = "Time",
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Measure a trained model on a test log, every event but a session's first ranked among all items.
+
+    Args:
+        gru: The trained model.
+        test_data: Sessions, a path, or a pandas, polars or Arrow table; it is not changed. What had to be left out is
+            logged as a warning.
+        cutoff: List lengths k.
+        batch_size: Sessions scored side by side; does not change the result.
+        mode: What equal scores do to a rank; see :meth:`gru4rec.evaluate.ranks.RankCounts.ranks`.
+        item_key: Column of item ids.
+        session_key: Column of session ids.
+        time_key: Column of times.
+
+    Returns:
+        (recall, mrr), two dicts by k.
+
+    Raises:
+        DataError: The log cannot be used, or holds nothing that the model knows.
+        ConfigError: A wrong k, mode or batch size, or the model is not trained.
+    """
+    scorer = gru.scorer()
+    sessions = test_data
+    if not isinstance(test_data, Sessions):
+        columns = Columns(session_key=session_key, item_key=item_key, time_key=time_key)
+        sessions = Sessions.from_log(load_events(test_data, columns=columns), gru.items)
+    check_cutoffs(cutoff, sessions.items.n_items)
+    if sessions.n_unknown_events or sessions.n_single_event_sessions:
+        _log.warning(sessions.report())
+    return evaluate(scorer, sessions, batch_size=batch_size).metrics(cutoff, mode, seed=gru.settings.draw_seed)

@@ -7,6 +7,7 @@ the file, not how a model is trained or used.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import tempfile
@@ -106,7 +107,7 @@ def load_bundle(path: str | Path) -> Bundle:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             content = _content(metadata, path)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise ModelFileError(f"{path} is damaged: {error}. Copy or save the model again") from None
     _check_checksums(content, tensors, path)
@@ -115,7 +116,9 @@ def load_bundle(path: str | Path) -> Bundle:
         support = tensors.pop(_SUPPORT)
         items = _vocabulary(tensors)
         if support.shape != (items.n_items,):
-            raise ModelFileError(f"{path} is damaged: {items.n_items} items but {support.shape[0]} supports. Save it again")
+            raise ModelFileError(
+                f"{path} is damaged: {items.n_items} items but {support.shape[0]} supports. Save it again"
+            )
         _check_shapes(tensors, items.n_items, settings, path)
         return Bundle(
             settings=settings,
@@ -177,14 +180,18 @@ def _content(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
 def _check_checksums(content: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Path) -> None:
     checksums = content.get("checksums")
     if not isinstance(checksums, dict) or checksums.keys() != tensors.keys():
-        raise ModelFileError(f"{path} is damaged: its parts are not those its header lists. Copy or save the model again")
+        raise ModelFileError(
+            f"{path} is damaged: its parts are not those its header lists. Copy or save the model again"
+        )
     for name, array in tensors.items():
         if checksums[name] != _checksum(array):
-            raise ModelFileError(f"{path} is damaged: the checksum of {name!r} does not fit. Copy or save the model again")
+            raise ModelFileError(
+                f"{path} is damaged: the checksum of {name!r} does not fit. Copy or save the model again"
+            )
 
 
 def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(memoryview(np.ascontiguousarray(array)).cast("B")) if array.size else 0
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data) if array.size else 0
 
 
 def _empty_network(n_items: int, settings: HyperParameters) -> GRU4RecModel:
@@ -217,18 +224,22 @@ def _vocabulary(tensors: dict[str, np.ndarray]) -> Vocabulary:
     if _INTEGER_IDS in tensors:
         return Vocabulary(tensors.pop(_INTEGER_IDS))
     joined, offsets = tensors.pop(_TEXT_BYTES).tobytes(), tensors.pop(_TEXT_OFFSETS).tolist()
-    return Vocabulary([joined[start:stop].decode() for start, stop in zip(offsets, offsets[1:], strict=False)])
+    return Vocabulary([joined[start:stop].decode() for start, stop in itertools.pairwise(offsets)])
 
 
 @contextlib.contextmanager
 def _replacing(path: Path, *, keep: bool = True) -> Iterator[Path]:
     """Give a temporary file beside ``path``; on success it takes that name (if ``keep``), otherwise it is removed."""
     if path.is_dir():
-        raise ModelFileError(f"cannot save to {path}: it is a folder. Give a file name in it, such as {path / 'model.pt'}")
+        raise ModelFileError(
+            f"cannot save to {path}: it is a folder. Give a file name in it, such as {path / 'model.pt'}"
+        )
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
-        raise ModelFileError(f"cannot save to {path}: {error.strerror}. Make the folder {path.parent}, or give another path") from None
+        raise ModelFileError(
+            f"cannot save to {path}: {error.strerror}. Make the folder {path.parent}, or give another path"
+        ) from None
     os.close(handle)
     temporary = Path(name)
     try:

@@ -66,7 +66,11 @@ class HyperParameters(BaseModel):
     sample_alpha: float = Field(
         0.5, ge=0, description="Negatives are drawn in proportion to support^sample_alpha; 0 is uniform."
     )
-    n_sample: int = Field(2048, ge=0, description="Sampled negatives per step, shared by all lanes; 0 leaves only the other lanes' targets.")
+    n_sample: int = Field(
+        2048,
+        ge=0,
+        description="Sampled negatives per step, shared by all lanes; 0 leaves only the other lanes' targets.",
+    )
     embedding: Annotated[int, Field(ge=0)] | Literal["layersize"] = Field(
         0, description="Size of a separate input embedding; 'layersize' is the first layer's size; 0 is none."
     )
@@ -98,9 +102,7 @@ class HyperParameters(BaseModel):
                 "Set constrained_embedding=False, or embedding=0"
             )
         if self.n_sample == 0 and self.batch_size == 1:
-            raise ValueError(
-                "n_sample=0 with batch_size=1 leaves no negative to learn from. Raise n_sample, or batch_size to 2 or more"
-            )
+            raise ValueError("n_sample=0 with batch_size=1 leaves no negative to learn from. Raise one of them")
         return self
 
     @property
@@ -172,7 +174,9 @@ def parse_parameter_string(text: str) -> dict[str, str]:
     for part in text.split(","):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not name or not value:
-            raise ConfigError(f"cannot read {part!r} in -ps {text!r}. Write name=value pairs, such as layers=100,loss=bpr-max")
+            raise ConfigError(
+                f"cannot read {part!r} in -ps {text!r}. Write name=value pairs, such as layers=100,loss=bpr-max"
+            )
         if name in values:
             raise ConfigError(f"{name!r} stands twice in -ps {text!r}. Give it once")
         values[name] = value
@@ -194,12 +198,14 @@ def read_parameter_file(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read parameter file {path}: {error.strerror}. Check the path given to -pf") from None
     except (UnicodeDecodeError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
-        raise ConfigError(f"parameter file {path} is not a Python file ({error}). See paramfiles/ for examples") from None
+        raise ConfigError(
+            f"parameter file {path} is not a Python file ({error}). See paramfiles/ for examples"
+        ) from None
     found: dict[str, Any] | None = None
     for statement in tree.body:
         if _is_harmless(statement):
             continue
-        if not _assigns_params(statement) or found is not None:
+        if not isinstance(statement, ast.Assign) or not _assigns_params(statement) or found is not None:
             raise ConfigError(
                 f"parameter file {path}, line {statement.lineno}, would have to be executed, which is never done. "
                 "Keep one assignment: gru4rec_params = OrderedDict([('layers', [100]), ...]) with literal values"
@@ -219,11 +225,9 @@ def _is_harmless(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
-def _assigns_params(statement: ast.stmt) -> bool:
-    if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
-        return False
-    target = statement.targets[0]
-    return isinstance(target, ast.Name) and target.id == "gru4rec_params"
+def _assigns_params(statement: ast.Assign) -> bool:
+    names = [getattr(target, "id", None) for target in statement.targets]
+    return names == ["gru4rec_params"]
 
 
 def _literal_pairs(node: ast.expr, path: str | Path) -> dict[str, Any]:
@@ -240,7 +244,9 @@ def _literal_pairs(node: ast.expr, path: str | Path) -> dict[str, Any]:
             "and code is never executed. Write numbers, texts, True, False and lists"
         ) from None
     if not all(isinstance(name, str) for name in pairs):
-        raise ConfigError(f"gru4rec_params in parameter file {path} has a name that is not text. Write ('layers', [100])")
+        raise ConfigError(
+            f"gru4rec_params in parameter file {path} has a name that is not text. Write ('layers', [100])"
+        )
     return pairs
 
 
@@ -289,5 +295,7 @@ def _requirement(name: str) -> str:
     field = HyperParameters.model_fields[name]
     kind = "a whole number" if field.annotation is int else "a number"
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    bounds = [f"{sign} {getattr(rule, key)}" for rule in field.metadata for key, sign in signs.items() if hasattr(rule, key)]
+    bounds = [
+        f"{sign} {getattr(rule, key)}" for rule in field.metadata for key, sign in signs.items() if hasattr(rule, key)
+    ]
     return ", ".join([f"give {kind}", *bounds])

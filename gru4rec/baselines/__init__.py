@@ -1,0 +1,1 @@
+"""Reference recommenders with the same scorer interface as the model."""

@@ -1,0 +1,1 @@
+"""From files and frames to sessions, batches and negatives."""

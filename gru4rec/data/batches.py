@@ -43,9 +43,8 @@ class LaneSchedule:
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size} leaves no lane. Give 1 or more")
+        sessions.check_predictable()
         usable = np.flatnonzero(sessions.lengths >= 2)
-        if not len(usable):
-            raise DataError(f"no session of {sessions.source} has two events, so there is nothing to predict. Use a longer log")
         n_pairs = sessions.lengths[usable] - 1
         lane, first_step = _hand_out(n_pairs, min(batch_size, len(usable)))
         n_steps = int((first_step + n_pairs).max())
@@ -63,7 +62,7 @@ class LaneSchedule:
     @property
     def n_lanes(self) -> int:
         """Lanes, at most ``batch_size``."""
-        return self.position_TB.shape[1]
+        return int(self.position_TB.shape[1])
 
 
 def _hand_out(n_pairs: np.ndarray, n_lanes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,9 +107,11 @@ class Negatives(Protocol):
     """Whatever hands out one step's negatives, int32 (S,) at each call: a SampleStore, or a recording of one."""
 
     @property
-    def n_sample(self) -> int: ...
+    def n_sample(self) -> int:
+        """Negatives S per step."""
 
-    def next(self) -> np.ndarray: ...
+    def next(self) -> np.ndarray:
+        """Return the next step's negatives, int32 (S,)."""
 
 
 class SessionDataIterator:
@@ -119,12 +120,13 @@ class SessionDataIterator:
     Args:
         sessions: What to iterate over.
         batch_size: Number of lanes B.
-        negatives: Where each step's negatives come from. None, as in evaluation: there are none, and no step is left out.
+        negatives: Where each step's negatives come from. None, as in evaluation: there are none, and no step is left
+            out.
 
     Attributes:
         n_lanes: Lanes in use, at most ``batch_size``.
-        n_steps: Steps of one epoch. With a store of zero negatives the epoch ends where a single lane is left, since that
-            lane has nothing to be compared with.
+        n_steps: Steps of one epoch. With a store of zero negatives the epoch ends where a single lane is left, since
+            that lane has nothing to be compared with.
         n_events: Targets of one epoch.
 
     Raises:
@@ -142,7 +144,7 @@ class SessionDataIterator:
             self.n_steps = int(np.count_nonzero(self._schedule.n_active_T >= 2))
         if not self.n_steps:
             raise DataError(
-                f"{sessions.source} has one session to train on, and with n_sample=0 there is no negative. Raise n_sample"
+                f"{sessions.source} has one session to train on, and n_sample=0 leaves no negative. Raise n_sample"
             )
         self.n_events = int(self._schedule.n_active_T[: self.n_steps].sum())
         self._starts_session = np.zeros(sessions.n_events, dtype=bool)

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -119,7 +119,7 @@ def _encode(column: pa.ChunkedArray, name: str, source: str) -> tuple[np.ndarray
     if column.null_count:
         row = int(np.flatnonzero(pc.is_null(column).to_numpy())[0]) + 1
         raise DataError(
-            f"{column.null_count} of {len(column)} rows of {source} have no {name} (first: row {row}). Drop or fill them"
+            f"{column.null_count} of {len(column)} rows of {source} have no {name} (first: row {row}). Fill them"
         )
     column = _usual_id_type(column, name, source)
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
@@ -185,7 +185,9 @@ def _arrow_table(frame: Any, columns: Columns, kind: str) -> pa.Table:
     """Take the three columns of a pandas, polars or Arrow table."""
     names = getattr(frame, "column_names", None) or getattr(frame, "columns", None)
     if names is None or not hasattr(frame, "__getitem__"):
-        raise DataError(f"cannot read events from {type(frame).__name__}. Give a path, or a pandas, polars or Arrow table")
+        raise DataError(
+            f"cannot read events from {type(frame).__name__}. Give a path, or a pandas, polars or Arrow table"
+        )
     _need_columns([str(name) for name in names], columns, kind)
     try:
         wanted = list(columns.names)
@@ -201,7 +203,9 @@ def _arrow_table(frame: Any, columns: Columns, kind: str) -> pa.Table:
 def _need_columns(names: list[str], columns: Columns, source: str) -> None:
     flags = {columns.session_key: "--session_key", columns.item_key: "--item_key", columns.time_key: "--time_key"}
     if len(flags) < 3:
-        raise DataError(f"session, item and time must be three columns, not {', '.join(columns.names)}. Check -sk, -ik, -tk")
+        raise DataError(
+            f"session, item and time must be three columns, not {', '.join(columns.names)}. Check -sk, -ik, -tk"
+        )
     for wanted, flag in flags.items():
         if wanted not in names:
             raise DataError(
@@ -256,7 +260,9 @@ def _guard(read: Callable[[], _Result], path: Path) -> _Result:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is a damaged gzip file ({error}). Compress or copy it again") from None
     except _UNREADABLE as error:
-        raise DataError(f"cannot read {path}: {str(error).splitlines()[0]}. Mend the file, or export it again") from None
+        raise DataError(
+            f"cannot read {path}: {str(error).splitlines()[0]}. Mend the file, or export it again"
+        ) from None
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -307,7 +313,7 @@ def _read_text(path: Path, columns: Columns) -> pa.Table:
     raise _bad_time(path, columns, delimiter)
 
 
-def _read_columns(path: Path, columns: Columns, delimiter: Literal["\t", ","], time_type: pa.DataType) -> pa.Table:
+def _read_columns(path: Path, columns: Columns, delimiter: str, time_type: pa.DataType) -> pa.Table:
     types = {columns.session_key: _ENCODED_TEXT, columns.item_key: _ENCODED_TEXT, columns.time_key: time_type}
     with _open(path) as file:
         return pacsv.read_csv(
@@ -319,7 +325,7 @@ def _read_columns(path: Path, columns: Columns, delimiter: Literal["\t", ","], t
         )
 
 
-def _bad_time(path: Path, columns: Columns, delimiter: Literal["\t", ","]) -> DataError:
+def _bad_time(path: Path, columns: Columns, delimiter: str) -> DataError:
     """Find the first value of the time column that is not a number."""
     texts = _read_columns(path, columns, delimiter, pa.string())[columns.time_key].to_pylist()
     row, text = next((row, text) for row, text in enumerate(texts, 1) if text is not None and not _is_number(text))

@@ -42,7 +42,9 @@ class SampleStore:
         rng: np.random.Generator,
     ) -> None:
         if cache_size < 0:
-            raise ConfigError(f"sample_store_size={cache_size} is negative. Give the number of ids to draw at once, or 0")
+            raise ConfigError(
+                f"sample_store_size={cache_size} is negative. Give the number of ids to draw at once, or 0"
+            )
         weights = np.asarray(support, dtype=np.float64) ** sample_alpha
         self.n_sample = n_sample
         self._cumulative = np.cumsum(weights)
@@ -56,7 +58,8 @@ class SampleStore:
         if self._step == len(self._store):
             self._refill()
         self._step += 1
-        return self._store[self._step - 1]
+        negative_idx_S: np.ndarray = self._store[self._step - 1]
+        return negative_idx_S
 
     def _refill(self) -> None:
         """Draw the next part of the sequence. Sorted look-ups walk the distribution once, so that it stays in cache."""

@@ -102,6 +102,17 @@ class Sessions:
         """Return int64 (n_items,), the number of events of each item."""
         return np.bincount(self.item_idx, minlength=self.items.n_items)
 
+    def check_predictable(self) -> None:
+        """Make sure that there is something to predict.
+
+        Raises:
+            DataError: No session has two events.
+        """
+        if not self.n_targets:
+            raise DataError(
+                f"no session of {self.source} has two events, so there is nothing to predict. Use a longer log"
+            )
+
     def report(self) -> str:
         """Say in one line what is here and what was left out; nothing is dropped silently."""
         parts = [f"{self.source}: {self.n_events:,} events in {self.n_sessions:,} sessions"]

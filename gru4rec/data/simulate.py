@@ -311,9 +311,7 @@ def _make_rules(s: ShopSettings, rng: np.random.Generator) -> ClickRules:
     for category, liked in enumerate(sequel_category):  # accessories are shared: popular ones follow many items
         owners, choices = (slice(*category_start[c : c + 2]) for c in (category, liked))
         p = popularity_DN[s.days // 2, choices] ** float(os.environ.get("SQX", "1"))
-        sequels_NQ[owners] = rng.choice(
-            np.arange(s.n_items)[choices], sequels_NQ[owners].shape, p=p / p.sum()
-        )
+        sequels_NQ[owners] = rng.choice(np.arange(s.n_items)[choices], sequels_NQ[owners].shape, p=p / p.sum())
     return ClickRules(s, catalogue, category_start, category_N, trend_N, popularity_DN, sequels_NQ)
 
 
@@ -444,7 +442,9 @@ def optimal_metrics(
         DataError: An item is not in the shop or not in ``train_item_ids``, or no session has two events.
     """
     if not len(cutoff) or min(cutoff) < 1:
-        raise ConfigError(f"cutoff={tuple(cutoff)} in optimal_metrics holds no list length. Give one or more, from 1 up.")
+        raise ConfigError(
+            f"cutoff={tuple(cutoff)} in optimal_metrics holds no list length. Give one or more, from 1 up."
+        )
     rules = shop.rules
     vocabulary = np.unique(rules.index_of(train_item_ids))
     session, when = np.asarray(session_id, dtype=np.int64), np.asarray(time, dtype=np.int64)

@@ -87,7 +87,8 @@ class Vocabulary:
             indices = [self.index_of(item_id) for item_id in item_ids.to_pylist()]
             return np.array([-1 if item_idx is None else item_idx for item_idx in indices], dtype=np.int32)
         found = pc.index_in(item_ids, value_set=self.item_ids)
-        return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+        item_idx: np.ndarray = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+        return item_idx
 
     def ids_of(self, item_idx: Sequence[int] | np.ndarray) -> list[Any]:
         """Return the ids (int or str) of item indices.

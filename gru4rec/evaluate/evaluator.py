@@ -1,7 +1,7 @@
 """Full-ranking evaluation of any scorer on the sessions of a test log.
 
-Every event but a session's first is a target, ranked among all items. Items are scored in blocks, so memory does not grow
-with the catalogue, and results depend neither on the batch size nor on the block size.
+Every event but a session's first is a target, ranked among all items. Items are scored in blocks, so memory does not
+grow with the catalogue, and results depend neither on the batch size nor on the block size.
 """
 
 from __future__ import annotations
@@ -34,15 +34,20 @@ class Scorer(Protocol):
     """
 
     @property
-    def n_items(self) -> int: ...
+    def n_items(self) -> int:
+        """Items N that are scored."""
 
-    def start(self, n_sessions: int) -> State: ...
+    def start(self, n_sessions: int) -> State:
+        """Return the state of sessions without events."""
 
-    def advance(self, state: State, item_idx: Any) -> State: ...
+    def advance(self, state: State, item_idx: Any) -> State:
+        """Return the sessions' states after one more event each: item_idx (R,)."""
 
-    def score_block(self, state: State, start: int, stop: int) -> Tensor: ...
+    def score_block(self, state: State, start: int, stop: int) -> Tensor:
+        """Return the scores (R, stop - start) of items start..stop-1; higher is better."""
 
-    def score_items(self, state: State, item_idx: Any) -> Tensor: ...
+    def score_items(self, state: State, item_idx: Any) -> Tensor:
+        """Return the scores (R, C) of the given C items."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,9 @@ def check_cutoffs(cutoff: Sequence[int], n_items: int) -> None:
         raise ConfigError("no list length k to measure at. Give one or more, such as -m 20")
     for k in cutoff:
         if not 1 <= k <= n_items:
-            raise ConfigError(f"cannot measure at k={k}: the model has {n_items} items. Give k from 1 to {n_items} with -m")
+            raise ConfigError(
+                f"cannot measure at k={k}: the model has {n_items} items. Give k from 1 to {n_items} with -m"
+            )
 
 
 def evaluate(

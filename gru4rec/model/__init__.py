@@ -1,0 +1,1 @@
+"""Network, losses, initial weights, and the model as a scorer."""

@@ -31,5 +31,7 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda":
         n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= n_devices:
-            raise DeviceError(f"device {name!r} is not on this machine, which has {n_devices} CUDA devices. Use -d cpu or -d auto")
+            raise DeviceError(
+                f"device {name!r} is not on this machine, which has {n_devices} CUDA devices. Use -d cpu or -d auto"
+            )
     return device

@@ -42,8 +42,9 @@ def _compatible_uniform() -> _Uniform:
     rng = np.random.RandomState(DEFAULT_SEED)
 
     def uniform(rows: int, cols: int) -> np.ndarray:
-        bound = np.float32(np.sqrt(6.0 / (rows + cols)))
-        return rng.rand(rows, cols).astype(np.float32) * (2 * bound) - bound  # in float32, as the recorded runs did
+        bound: np.float32 = np.float32(np.sqrt(6.0 / (rows + cols)))
+        values: np.ndarray = rng.rand(rows, cols).astype(np.float32) * (2 * bound) - bound  # in float32, as recorded
+        return values
 
     return uniform
 
@@ -53,7 +54,8 @@ def _seeded_uniform(seed: int) -> _Uniform:
 
     def uniform(rows: int, cols: int) -> np.ndarray:
         bound = np.sqrt(6.0 / (rows + cols))
-        return (rng.random((rows, cols)) * 2 * bound - bound).astype(np.float32)
+        values: np.ndarray = (rng.random((rows, cols)) * 2 * bound - bound).astype(np.float32)
+        return values
 
     return uniform
 

@@ -7,8 +7,7 @@ lanes' targets and the S sampled items are its negatives.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from gru4rec.errors import ShapeError
 
@@ -97,7 +96,7 @@ def elu(scores_BM: Tensor, *, elu_param: float) -> Tensor:
         >>> [round(x, 4) for x in elu(torch.tensor([2.0, -1.0]), elu_param=0.5).tolist()]  # 0.5 (exp(-1) - 1)
         [2.0, -0.3161]
     """
-    return F.elu(scores_BM, elu_param) if elu_param > 0 else scores_BM
+    return nn.functional.elu(scores_BM, elu_param) if elu_param > 0 else scores_BM
 
 
 def _need_target_columns(scores_BM: Tensor) -> None:

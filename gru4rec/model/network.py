@@ -1,7 +1,7 @@
 """The network: input vectors, GRU layers, output scores. Knows settings and sizes; no data, loss or optimiser.
 
-Item matrices stay out of autograd. A step gathers the rows it touches as leaf tensors (:class:`TouchedRows`), takes their
-gradients densely, and the optimiser updates those rows alone.
+Item matrices stay out of autograd. A step gathers the rows it touches as leaf tensors (:class:`TouchedRows`), takes
+their gradients densely, and the optimiser updates those rows alone.
 
 Dimensions: B lanes, M score columns, N items, E input vector size, H hidden units of a layer. ``state`` is the list of
 the layers' hidden states, each (B, H).
@@ -9,11 +9,11 @@ the layers' hidden states, each (B, H).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gru4rec.config import HyperParameters
@@ -36,8 +36,8 @@ class GRUCell(nn.Module):
 
     def forward(self, input_BE: Tensor, hidden_BH: Tensor) -> Tensor:
         """Return the new hidden state (B, H)."""
-        reset_x, update_x, candidate_x = F.linear(input_BE, self.weight_ih, self.bias_ih).chunk(3, dim=1)
-        reset_h, update_h, candidate_h = F.linear(hidden_BH, self.weight_hh, self.bias_hh).chunk(3, dim=1)
+        reset_x, update_x, candidate_x = nn.functional.linear(input_BE, self.weight_ih, self.bias_ih).chunk(3, dim=1)
+        reset_h, update_h, candidate_h = nn.functional.linear(hidden_BH, self.weight_hh, self.bias_hh).chunk(3, dim=1)
         reset_BH = torch.sigmoid(reset_x + reset_h)
         update_BH = torch.sigmoid(update_x + update_h)
         candidate_BH = torch.tanh(candidate_x + reset_BH * candidate_h)
@@ -75,7 +75,7 @@ class ResetBeforeGRUCell(_ResetBeforeGRU):
 
     def forward(self, input_BE: Tensor, hidden_BH: Tensor) -> Tensor:
         """Return the new hidden state (B, H)."""
-        return self._recur(F.linear(input_BE, self.weight_ih), hidden_BH)
+        return self._recur(nn.functional.linear(input_BE, self.weight_ih), hidden_BH)
 
 
 class GRUEmbedding(_ResetBeforeGRU):
@@ -151,7 +151,7 @@ class GRU4RecModel(nn.Module):
         self.E = _item_table(n_items, settings.embedding_size) if mode == "separate" else None
         self.GE = GRUEmbedding(n_items, layers[0]) if mode == "none" else None
         sizes = layers if self.GE is not None else (settings.embedding_size, *layers)
-        self.G = nn.ModuleList(cell(n_input, n_hidden) for n_input, n_hidden in zip(sizes, sizes[1:], strict=False))
+        self.G = nn.ModuleList(cell(n_input, n_hidden) for n_input, n_hidden in itertools.pairwise(sizes))
         self.Wy = _item_table(n_items, layers[-1])
         self.By = _item_table(n_items, 1)
 
@@ -226,4 +226,6 @@ class GRU4RecModel(nn.Module):
 
 def _item_table(n_items: int, size: int) -> nn.Embedding:
     """Return an (n_items, size) matrix of zeros that autograd leaves alone."""
-    return nn.Embedding.from_pretrained(torch.zeros(n_items, size), freeze=True)
+    table = nn.Embedding(n_items, size, _weight=torch.zeros(n_items, size))
+    table.weight.requires_grad_(False)
+    return table

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from gru4rec.model.network import GRU4RecModel
 
@@ -79,4 +78,4 @@ class GRUScorer:
 def _fill_up(values: Tensor) -> Tensor:
     """Add rows of zeros up to MIN_ROWS."""
     missing = MIN_ROWS - len(values)
-    return F.pad(values, (0, 0, 0, missing)) if missing > 0 else values
+    return nn.functional.pad(values, (0, 0, 0, missing)) if missing > 0 else values

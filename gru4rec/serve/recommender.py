@@ -107,7 +107,7 @@ class Recommender:
         state = self._scorer.start(len(clicked))
         lengths = np.array([len(item_idx) for item_idx in clicked])
         for step in range(int(lengths.max(initial=0))):
-            rows = np.flatnonzero(lengths > step)
+            rows = np.flatnonzero(lengths > step).tolist()
             after = self._scorer.advance(tuple(part[rows] for part in state), [clicked[row][step] for row in rows])
             for part, new_part in zip(state, after, strict=True):
                 part[rows] = new_part
@@ -153,7 +153,7 @@ class LiveSession:
         """Take one click.
 
         Returns:
-            False where the model does not know the item: the click is counted in ``n_unknown`` and changes nothing else.
+            False where the model does not know the item: the click is counted in ``n_unknown`` and no more.
         """
         item_idx = self._recommender.items.index_of(item_id)
         if item_idx is None:

@@ -1,0 +1,1 @@
+"""Optimiser, training step and training loop."""

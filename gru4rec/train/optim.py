@@ -12,8 +12,8 @@ from torch import Tensor
 class IndexedAdagradM(torch.optim.Optimizer):
     """Adagrad with classical momentum that reads and writes only the rows of item matrices that a step touched.
 
-    For a gradient g: A += g^2; v = momentum v - lr g / sqrt(A + eps); w += v. A and v start at 0; without momentum there
-    is no v. Rows that a step does not touch keep A, v and w.
+    For a gradient g: A += g^2; v = momentum v - lr g / sqrt(A + eps); w += v. A and v start at 0; without momentum
+    there is no v. Rows that a step does not touch keep A, v and w.
 
     Args:
         params: Dense weights, updated as a whole by :meth:`step`.

@@ -1,7 +1,7 @@
 """One mini-batch, plainly: the definition that any faster step is checked against.
 
-Gather the touched rows, forward, loss, backward by autograd, update. Dimensions: B lanes, A of them not empty, S sampled
-negatives, M = A + S score columns.
+Gather the touched rows, forward, loss, backward by autograd, update. Dimensions: B lanes, A of them not empty, S
+sampled negatives, M = A + S score columns.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class PlainStep:
 
         scores_AM, new_state = self.model(rows, [hidden[lanes] * going_on for hidden in self._state])
         loss = self.loss_function(scores_AM, column_idx) / self.batch_size
-        loss.backward()
+        torch.autograd.backward(loss)
 
         for hidden, new_hidden in zip(self._state, new_state, strict=True):
             hidden[lanes] = new_hidden.detach()

@@ -1,0 +1,38 @@
+# `make demo` and `make test` need Python 3.11 or newer and make; they set up everything else in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# One thread a worker: more threads than cores make small matrix products many times slower.
+WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.PHONY: demo test check lint slow clean
+
+demo: $(STAMP)  ## train on the embedded shop and measure
+	$(BIN)/gru4rec demo
+
+test: $(STAMP)  ## run the tests
+	$(PYTEST) -n $(WORKERS) tests
+
+check: $(STAMP) lint  ## lint, types, doctests and tests
+	$(PYTEST) -n $(WORKERS) tests
+	$(PYTEST) --doctest-modules gru4rec
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict gru4rec
+
+slow: $(STAMP)  ## reproduce the published figures on the real logs (about half an hour)
+	$(PYTEST) -m slow tests/parity
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; call: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,47 @@
+"""The ``gru4rec`` command. Each subcommand is a module with HELP, add_arguments and run.
+
+Torch is imported by ``run`` only, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from gru4rec import __version__
+from gru4rec.cli import convert, demo, evaluate, recommend, simulate, train
+from gru4rec.cli.common import guarded
+
+_COMMANDS = {
+    "demo": demo,
+    "simulate": simulate,
+    "train": train,
+    "evaluate": evaluate,
+    "recommend": recommend,
+    "convert": convert,
+}
+
+
+def command() -> None:
+    """Run the command line of this process and exit."""
+    sys.exit(main())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    args = _parser().parse_args(argv)
+    return guarded(lambda: int(args.run(args)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gru4rec", description="Session-based recommendation: from a click log to the next item."
+    )
+    parser.add_argument("--version", action="version", version=f"gru4rec {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, module in _COMMANDS.items():
+        command = commands.add_parser(name, help=module.HELP, description=f"{module.HELP[0].upper()}{module.HELP[1:]}.")
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser

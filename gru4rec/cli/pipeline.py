@@ -1,0 +1,94 @@
+"""The main job, shared by ``run.py``, ``gru4rec train``, ``gru4rec evaluate`` and the demo.
+
+Everything that can be found wrong is found before training starts: settings, both logs, list lengths, the save path.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gru4rec.api import GRU4Rec
+from gru4rec.bundle import check_writable
+from gru4rec.cli.common import Output, columns_of, progress, say
+from gru4rec.config import setting_values
+from gru4rec.data.events import load_events
+from gru4rec.data.sessions import Sessions
+from gru4rec.data.vocabulary import Vocabulary
+from gru4rec.evaluate.evaluator import check_cutoffs, evaluate
+
+
+def read_sessions(args: argparse.Namespace, path: str, items: Vocabulary | None = None) -> Sessions:
+    """Read a log, with a line on what is in it and what was left out."""
+    sessions = Sessions.from_log(load_events(path, columns=columns_of(args), trust_pickle=args.trust_pickle), items)
+    say(args, sessions.report())
+    return sessions
+
+
+def read_tests(args: argparse.Namespace, paths: Sequence[str], items: Vocabulary) -> list[Sessions]:
+    """Read the test logs and make sure that they can be measured as asked."""
+    tests = [read_sessions(args, path, items) for path in paths]
+    if tests:
+        check_cutoffs(args.measure, items.n_items)
+    for test in tests:
+        test.check_predictable()
+    return tests
+
+
+def train_model(
+    args: argparse.Namespace, output: Output, gru: GRU4Rec, sessions: Sessions, *, save_path: str | None
+) -> None:
+    """Train, and save where asked."""
+    checkpoint_path = None if save_path is None else f"{save_path}.checkpoint"
+    say(args, f"training on {gru.device}: {gru.settings.n_epochs} epochs of {sessions.n_targets:,} events")
+    started = time.perf_counter()
+    with progress(args, "training", sessions.n_targets * gru.settings.n_epochs) as on_step:
+        gru.fit(
+            sessions,
+            sample_cache_max_size=args.sample_store_size,
+            checkpoint_path=checkpoint_path,
+            on_epoch=output.epoch,
+            on_step=on_step,
+        )
+    output.training_time(time.perf_counter() - started)
+    if save_path is not None and checkpoint_path is not None:
+        gru.savemodel(save_path)
+        Path(checkpoint_path).unlink(missing_ok=True)
+        say(args, f"saved {save_path}")
+
+
+def check_save_path(save_path: str | None) -> None:
+    """Refuse a save path that would fail, before any work is done."""
+    if save_path is not None:
+        check_writable(save_path)
+
+
+def print_settings(output: Output, gru: GRU4Rec, given: Sequence[str]) -> None:
+    """Print the settings that were given, as they were understood."""
+    values: dict[str, Any] = setting_values(gru.settings)
+    output.settings({name: values[name] for name in given})
+
+
+def evaluate_model(args: argparse.Namespace, output: Output, gru: GRU4Rec, tests: Sequence[Sessions]) -> list[Any]:
+    """Measure on every test log.
+
+    Returns:
+        (recall, mrr) of each test log, two dicts by k.
+    """
+    results = []
+    for test in tests:
+        started = time.perf_counter()
+        with progress(args, "evaluating", test.n_targets) as on_step:
+            evaluation = evaluate(gru.scorer(), test, on_step=on_step)
+        recall, mrr = evaluation.metrics(args.measure, args.eval_type, seed=gru.settings.draw_seed)
+        seconds = time.perf_counter() - started
+        say(
+            args,
+            f"{evaluation.n_targets:,} events of {test.source} ranked among {test.items.n_items:,} items in {seconds:.1f}s",
+        )
+        output.metrics(test.source, evaluation.n_targets, recall, mrr)
+        results.append((recall, mrr))
+    return results

@@ -1,0 +1,113 @@
+"""``run.py``: train or load a model, evaluate it, save it; flags and printed lines as its users know them."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from gru4rec.cli.common import (
+    TextOutput,
+    add_column_options,
+    add_device_option,
+    add_measure_options,
+    guarded,
+)
+from gru4rec.errors import ConfigError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status."""
+    args = _parser().parse_args(argv)
+    return guarded(lambda: _run(args))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run.py", description="Train or load a GRU4Rec model, measure it on test logs, and save it."
+    )
+    parser.add_argument(
+        "path", metavar="PATH", help="training log (TAB separated, .csv or .parquet); with -l: a saved model"
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "-ps", "--parameter_string", metavar="STRING", help="settings, such as layers=200/100,loss=bpr-max,momentum=0.1"
+    )
+    source.add_argument("-pf", "--parameter_file", metavar="FILE", help="settings file, such as those in paramfiles/")
+    source.add_argument("-l", "--load_model", action="store_true", help="PATH is a saved model")
+    parser.add_argument("-s", "--save_model", metavar="FILE", help="save the model there")
+    parser.add_argument("-t", "--test", metavar="FILE", nargs="+", default=[], help="test logs to measure on")
+    add_measure_options(parser)
+    parser.add_argument(
+        "-ss",
+        "--sample_store_size",
+        metavar="N",
+        type=int,
+        default=10_000_000,
+        help="negatives drawn at once (10000000)",
+    )
+    parser.add_argument(
+        "-g",
+        "--gru4rec_model",
+        metavar="MODULE",
+        default="gru4rec_pytorch",
+        help="module with the GRU4Rec class (gru4rec_pytorch)",
+    )
+    add_device_option(parser)
+    parser.add_argument(
+        "-pm", "--primary_metric", choices=("recall", "mrr"), default="recall", help="what -lpm prints (recall)"
+    )
+    parser.add_argument(
+        "-lpm", "--log_primary_metric", action="store_true", help="print the primary metric of the first test log and K"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing on standard error but errors")
+    add_column_options(parser)
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    from gru4rec.cli import pipeline
+    from gru4rec.config import parse_parameter_string, read_parameter_file
+
+    if args.log_primary_metric and not args.test:
+        raise ConfigError("-lpm prints a metric on a test log, and none is given. Add -t TEST")
+    output = TextOutput()
+    model_class = _model_class(args.gru4rec_model)
+    pipeline.check_save_path(args.save_model)
+    if args.load_model:
+        gru = model_class.loadmodel(args.path, device=args.device)
+        tests = pipeline.read_tests(args, args.test, gru.items)
+        if args.save_model is not None:
+            gru.savemodel(args.save_model)
+    else:
+        where = "-ps" if args.parameter_string is not None else args.parameter_file
+        given = parse_parameter_string(args.parameter_string) if where == "-ps" else read_parameter_file(where)
+        gru = model_class(device=args.device)
+        gru.set_params(**given)
+        sessions = pipeline.read_sessions(args, args.path)
+        tests = pipeline.read_tests(args, args.test, sessions.items)
+        pipeline.print_settings(output, gru, list(given))
+        pipeline.train_model(args, output, gru, sessions, save_path=args.save_model)
+    results = pipeline.evaluate_model(args, output, gru, tests)
+    if args.log_primary_metric:
+        recall, mrr = results[0]
+        output.primary_metric((recall if args.primary_metric == "recall" else mrr)[args.measure[0]])
+    return 0
+
+
+def _model_class(module_name: str) -> Any:
+    """Import the GRU4Rec class of the module that -g names."""
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name:
+            raise ConfigError(
+                f"module {module_name} of -g imports {error.name}, which is not installed. Install it"
+            ) from None
+        raise ConfigError(
+            f"no module {module_name!r} for -g. Give a module's name, such as gru4rec_pytorch, without .py"
+        ) from None
+    if not hasattr(module, "GRU4Rec"):
+        raise ConfigError(f"module {module_name} of -g has no class GRU4Rec. Name a module that defines one")
+    return module.GRU4Rec
