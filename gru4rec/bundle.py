@@ -148,7 +148,7 @@ def _check_kind(path: Path) -> None:
     """Refuse what is no safetensors file, with a word on what it is."""
     try:
         with open(path, "rb") as file:
-            head = file.read(8)
+            head = file.read(9)
     except FileNotFoundError:
         raise ModelFileError(f"there is no model file {path}. Check the path, or train one with -s {path}") from None
     except IsADirectoryError:
@@ -157,11 +157,14 @@ def _check_kind(path: Path) -> None:
         raise ModelFileError(f"cannot read model file {path}: {error.strerror}. Check its mode") from None
     if not head:
         raise ModelFileError(f"model file {path} is empty. Copy or save the model again")
+    if head[8:] == b"{":  # eight bytes of header length, any values, then JSON: a safetensors file
+        return
     if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
         raise ModelFileError(
             f"{path} is a pickle, as the official program saves models; loading one can execute code. "
             f"Convert it first (nothing is executed): gru4rec convert {path} OUTPUT"
         )
+    raise ModelFileError(f"{path} is not a model file, or its beginning is damaged. Give a model that gru4rec saved")
 
 
 def _content(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:

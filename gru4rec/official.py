@@ -346,7 +346,7 @@ def _texts(value: Any) -> list[str]:
     kind, n, n_missing, start, (_, offsets, texts), *_ = _expect(value, "pyarrow.lib._restore_array").args[0]
     offset_type = {"large_string": "<i8", "string": "<i4"}[_expect(kind, ".type_for_alias").args[0]]
     ends, data = np.frombuffer(_bytes(offsets), offset_type)[start : start + n + 1], _bytes(texts)
-    if n_missing or len(ends) != n + 1 or ends[0] < 0 or (np.diff(ends) < 0).any() or ends[-1] > len(data):
+    if n_missing or ends[0] < 0 or (np.diff(ends) < 0).any() or ends[-1] > len(data):
         raise _FileError("its item ids are a damaged Arrow array, or have gaps")
     return [data[a:b].decode() for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)]
 

@@ -233,7 +233,7 @@ def _separator_hint(names: list[str]) -> str:
 
 
 def _read_file(path: Path, columns: Columns, trust_pickle: bool) -> pa.Table:
-    head = _guard(lambda: _open(path).read(512), path)
+    head = _guard(lambda: _head(path), path)
     if not head:
         raise DataError(f"{path} is empty. Give a log with a header and at least one session of two events")
     if head[:4] == b"PAR1":
@@ -263,6 +263,11 @@ def _guard(read: Callable[[], _Result], path: Path) -> _Result:
         raise DataError(
             f"cannot read {path}: {str(error).splitlines()[0]}. Mend the file, or export it again"
         ) from None
+
+
+def _head(path: Path) -> bytes:
+    with _open(path) as file:
+        return file.read(512)
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -301,8 +306,8 @@ def _read_pickle(path: Path, columns: Columns, trust_pickle: bool) -> pa.Table:
 def _read_text(path: Path, columns: Columns) -> pa.Table:
     """Read a TAB or comma separated file; times as integers if they all are, else as floats."""
     delimiter = "," if path.name.removesuffix(".gz").endswith(".csv") else "\t"
-    with _open(path) as file:
-        header = next(csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig"), delimiter=delimiter), [])
+    with io.TextIOWrapper(_open(path), encoding="utf-8-sig") as file:
+        header = next(csv.reader(file, delimiter=delimiter), [])
     _need_columns(header, columns, str(path))
     for time_type in (pa.int64(), pa.float64()):
         try:

@@ -9,7 +9,8 @@ its probabilities can be written down. It is one of four things, drawn anew at e
 - a *repeat*: back to an item of an earlier click of the session;
 - *wandering*: any item of the shop, by popularity.
 
-Popularity follows Zipf's law and *drifts* from day to day. No click repeats the item of the click just before.
+Popularity follows Zipf's law in each category and *drifts* from day to day. No click
+repeats the item of the click just before.
 
 Array names end in their dimensions: B histories, J clicks in each, D days, N items, Q sequels of an item.
 The module knows nothing of models, files other than the logs it writes, or data frames.
@@ -20,11 +21,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,52 +41,80 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-def _setting(default: Any, low: float, high: float, doc: str) -> Any:
-    return field(default=default, metadata={"low": low, "high": high, "doc": doc})
+RANGES: dict[str, tuple[float, float]] = {  # inclusive
+    "n_items": (4, 1_000_000),
+    "n_sessions": (1, 10_000_000),
+    "n_categories": (2, 500_000),
+    "days": (1, 3_650),
+    "seed": (0, 2**63),
+    "mean_session_length": (2, 1_000),
+    "max_session_length": (2, 10_000),
+    "zipf_exponent": (0, 3),
+    "drift": (0, 10),
+    "n_sequels": (1, 100),
+    "sequel_frac": (0, 1),
+    "category_frac": (0, 1),
+    "repeat_frac": (0, 1),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShopSettings:
-    """What the shop is like. Ranges are inclusive; each field's ``metadata["doc"]`` says what it means.
+    """What the shop is like.
+
+    The defaults make a log on which GRU4Rec comes close to the best possible within a minute on one core.
+
+    Attributes:
+        n_items: Items in the catalogue.
+        n_sessions: Sessions in the log, each of two clicks or more.
+        n_categories: Categories, of equal size; each holds two items or more.
+        days: Days the log spans, from 2026-01-01. Popularity changes at midnight UTC.
+        seed: Decides the shop and its log.
+        mean_session_length: Clicks in a session on average, before the cap.
+        max_session_length: Cap on the clicks in a session.
+        zipf_exponent: A category's r-th item has weight r ** -zipf_exponent in the middle of the span; 0 is flat.
+        drift: An item's weight is multiplied by exp(drift * trend) from the first day to the last, evenly; each
+            item has its own trend between -1 and 1. 0 is no drift.
+        n_sequels: Sequels of an item, drawn by popularity; the j-th is clicked in proportion to 1 / j.
+        sequel_frac: Share of clicks on a sequel of the last item.
+        category_frac: Share of clicks within the last item's category.
+        repeat_frac: Share of clicks back to an earlier item. While there is none, the other shares grow in proportion.
 
     Raises:
         ConfigError: A value is out of range, or the values contradict each other.
 
     Example:
-        >>> ShopSettings(n_items=500, seed=7).wander_frac
-        0.1
+        >>> ShopSettings(sequel_frac=0.4, category_frac=0.4, repeat_frac=0.05).wander_frac
+        0.15
     """
 
-    n_items: int = _setting(2_000, 4, 10_000_000, "Items in the catalogue.")
-    n_sessions: int = _setting(20_000, 1, 100_000_000, "Sessions in the log, each of two clicks or more.")
-    n_categories: int = _setting(50, 2, 1_000_000, "Categories, of equal size; each holds two items or more.")
-    days: int = _setting(28, 1, 3_650, "Days the log spans, from 2026-01-01. Popularity changes at midnight UTC.")
-    seed: int = _setting(42, 0, 2**63, "Decides the shop and its log; same seed, same bytes.")
-    mean_session_length: float = _setting(5.0, 2.0, 1_000.0, "Clicks in a session on average, before the cap.")
-    max_session_length: int = _setting(40, 2, 10_000, "Cap on the clicks in a session.")
-    zipf_exponent: float = _setting(0.6, 0.0, 3.0, "Popularity of the r-th item is r**-zipf_exponent; 0 is flat.")
-    drift: float = _setting(1.0, 0.0, 10.0, "An item's weight changes from the first day to the last by exp(drift * "
-                            "trend), its trend between -1 and 1.")  # fmt: skip
-    n_sequels: int = _setting(2, 1, 100, "Sequels of an item; the j-th is clicked in proportion to 1 / j.")
-    sequel_frac: float = _setting(0.45, 0.0, 1.0, "Share of clicks on a sequel of the last item.")
-    category_frac: float = _setting(0.35, 0.0, 1.0, "Share of clicks within the last item's category.")
-    repeat_frac: float = _setting(0.1, 0.0, 1.0, "Share of clicks back to an earlier item; the other shares grow "
-                                  "in proportion while there is none.")  # fmt: skip
+    n_items: int = 1_500
+    n_sessions: int = 20_000
+    n_categories: int = 40
+    days: int = 28
+    seed: int = 42
+    mean_session_length: float = 6.0
+    max_session_length: int = 40
+    zipf_exponent: float = 1.1
+    drift: float = 0.8
+    n_sequels: int = 3
+    sequel_frac: float = 0.6
+    category_frac: float = 0.16
+    repeat_frac: float = 0.03
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            value, low, high = getattr(self, each.name), each.metadata["low"], each.metadata["high"]
-            whole = isinstance(each.default, int)
-            if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+            value: object = getattr(self, each.name)
+            low, high = RANGES[each.name]
+            kind, noun = (Integral, "a whole number") if isinstance(each.default, int) else (Real, "a number")
+            if isinstance(value, bool) or not isinstance(value, kind):
                 raise ConfigError(
-                    f"{each.name}={value!r} in ShopSettings is no {'whole ' if whole else ''}number. "
-                    f"Give one from {low} to {high}."
+                    f"{each.name}={value!r} in ShopSettings is not {noun}. Give one from {low} to {high}."
                 )
-            if not low <= value <= high:  # also refuses nan
-                nearest = high if value > high else low
+            if not low <= float(value) <= high:  # refuses nan too
                 raise ConfigError(
-                    f"{each.name}={value!r} in ShopSettings is out of range {low} to {high}. "
-                    f"The nearest valid value is {nearest}."
+                    f"{each.name}={value!r} in ShopSettings is out of range. Give {noun} from {low} to {high}; "
+                    f"the nearest is {high if float(value) > high else low}."
                 )
         if self.n_items < 2 * self.n_categories:
             raise ConfigError(
@@ -130,13 +159,14 @@ class ClickRules:
 
     def day_of(self, time: npt.ArrayLike) -> Ints:
         """Return the row of ``popularity_DN`` in force at these times; the first and the last extend outwards."""
-        return np.clip((np.asarray(time, dtype=np.int64) - START_S) // DAY_S, 0, self.settings.days - 1)
+        day = (np.asarray(time, dtype=np.int64) - START_S) // DAY_S
+        return day.clip(0, self.settings.days - 1)
 
     def index_of(self, item_ids: npt.ArrayLike) -> Ints:
         """Return the item indices of these ids; raise DataError where the shop has no such item."""
         ids = np.asarray(item_ids, dtype=np.int64)
         order = np.argsort(self.item_catalogue)
-        index = order[np.searchsorted(self.item_catalogue, ids, sorter=order).clip(max=len(order) - 1)]
+        index: Ints = order[np.searchsorted(self.item_catalogue, ids, sorter=order).clip(max=len(order) - 1)]
         if (unknown := ids[self.item_catalogue[index] != ids]).size:
             raise DataError(
                 f"item {unknown[0]} is not in the simulated shop's catalogue ({unknown.size} such in this call). "
@@ -171,25 +201,27 @@ class ClickRules:
         return p_BN
 
     def draw(self, history_BJ: Ints, day_B: Ints, rng: np.random.Generator) -> Ints:
-        """Return int64 (B,): an item index drawn after each history, by the same rules as ``probabilities``."""
+        """Return int64 (B,): an item index drawn after each history, by the rules of ``probabilities``."""
         n_histories, n_clicks = history_BJ.shape
-        s, chance_B = self.settings, rng.random(n_histories)
+        s, chance_B = self.settings, np.asarray(rng.random(n_histories))
         if not n_clicks:
             return self._search(chance_B, day_B).clip(0, s.n_items - 1)
         last_B = history_BJ[:, -1]
         back_BJ = history_BJ[:, :-1] != last_B[:, None]
-        shares = np.cumsum([s.sequel_frac, s.category_frac, s.wander_frac])  # what is left: repeats
-        reach_B = np.where(back_BJ.any(axis=1), 1.0, shares[-1])
-        kind_B = np.searchsorted(shares, rng.random(n_histories) * reach_B, side="right")
-        first_B = np.where(kind_B == 1, self.category_start[self.category_N[last_B]], 0)
-        end_B = np.where(kind_B == 1, self.category_start[self.category_N[last_B] + 1], s.n_items)
+        can_go_back_B = back_BJ.any(axis=1)
+        shares = np.cumsum([s.sequel_frac, s.category_frac, s.wander_frac])  # beyond the last: repeats
+        kind_B = np.searchsorted(
+            shares, rng.random(n_histories) * np.where(can_go_back_B, 1.0, shares[-1]), side="right"
+        )
+        category_B = self.category_N[last_B]
+        first_B = np.where(kind_B == 1, self.category_start[category_B], 0)
+        end_B = np.where(kind_B == 1, self.category_start[category_B + 1], s.n_items)
         item_B = self._draw_popular(chance_B, day_B, last_B, first_B, end_B)
         sequel_B = np.searchsorted(np.cumsum(self.sequel_odds)[:-1], chance_B, side="right")
         item_B = np.where(kind_B == 0, self.sequels_NQ[last_B, sequel_B], item_B)
-        repeat = np.flatnonzero((kind_B == 3) & back_BJ.any(axis=1))
-        keys = np.where(back_BJ[repeat], rng.random((len(repeat), n_clicks - 1)), -1.0)
-        if len(repeat):
-            item_B[repeat] = history_BJ[repeat, keys.argmax(axis=1)]
+        if (back := np.flatnonzero((kind_B == 3) & can_go_back_B)).size:
+            keys = np.where(back_BJ[back], rng.random((back.size, n_clicks - 1)), -1.0)
+            item_B[back] = history_BJ[back, keys.argmax(axis=1)]
         return item_B
 
     @cached_property
@@ -199,7 +231,7 @@ class ClickRules:
 
     @cached_property
     def _upto_flat(self) -> Floats:
-        return (self._upto_DN1 + np.arange(len(self._upto_DN1))[:, None]).ravel()  # all days as one sorted row
+        return np.ravel(self._upto_DN1 + np.arange(self.settings.days)[:, None])  # all days as one sorted row
 
     def _search(self, mass_B: Floats, day_B: Ints) -> Ints:
         """Find the item at which a day's cumulative popularity passes the given mass; may be one past the end."""
@@ -252,7 +284,7 @@ class Shop:
             DataError: An item is not in the catalogue.
         """
         history_BJ = self.rules.index_of(item_ids_so_far).reshape(1, -1)
-        return self.rules.probabilities(history_BJ, self.rules.day_of([time]))[0]
+        return self.rules.probabilities(history_BJ, self.rules.day_of([time])).ravel()
 
     def draw_next_items(self, item_ids_so_far: Sequence[int], time: int, *, n_draws: int, seed: int) -> Ints:
         """Draw the next click after one history many times over, independently; int64 (n_draws,) of item ids."""
@@ -265,7 +297,7 @@ def simulate_shop(settings: ShopSettings) -> Shop:
     """Make up a shop and its log.
 
     Args:
-        settings: What the shop is like; ``ShopSettings()`` gives about 100,000 events in a second.
+        settings: What the shop is like; ``ShopSettings()`` gives about 120,000 events in half a second.
 
     Returns:
         The log with the rules behind it. Same settings, same bytes.
@@ -310,12 +342,12 @@ def _make_rules(s: ShopSettings, rng: np.random.Generator) -> ClickRules:
     sequels_NQ = np.empty((s.n_items, s.n_sequels), dtype=np.int64)
     for category, liked in enumerate(sequel_category):  # accessories are shared: popular ones follow many items
         owners, choices = (slice(*category_start[c : c + 2]) for c in (category, liked))
-        p = popularity_DN[s.days // 2, choices] ** float(os.environ.get("SQX", "1"))
+        p = popularity_DN[s.days // 2, choices]
         sequels_NQ[owners] = rng.choice(np.arange(s.n_items)[choices], sequels_NQ[owners].shape, p=p / p.sum())
     return ClickRules(s, catalogue, category_start, category_N, trend_N, popularity_DN, sequels_NQ)
 
 
-class Columns(NamedTuple):
+class LogColumns(NamedTuple):
     """A log as three int64 arrays of equal length, in time order."""
 
     session_id: Ints
@@ -336,10 +368,10 @@ class Split:
         n_short: By name of log, events dropped because they were the only one left of their session.
     """
 
-    train: Columns
-    test: Columns
-    train_tr: Columns
-    train_valid: Columns
+    train: LogColumns
+    test: LogColumns
+    train_tr: LogColumns
+    train_valid: LogColumns
     n_unknown: dict[str, int]
     n_short: dict[str, int]
 
@@ -365,9 +397,9 @@ def split_by_time(
     """
     columns = [np.asarray(column, dtype=np.int64) for column in (session_id, item_id, time)]
     order = np.argsort(columns[2], kind="stable")
-    whole = Columns(*(column[order] for column in columns))
+    whole = LogColumns(*(column[order] for column in columns))
     ends = whole.time[-1:]
-    parts: dict[str, Columns] = {}
+    parts: dict[str, LogColumns] = {}
     n_unknown: dict[str, int] = {}
     n_short: dict[str, int] = {}
     for n_periods, early, late in ((1, "train", "test"), (2, "train_tr", "train_valid")):
@@ -388,11 +420,11 @@ def split_by_time(
     return Split(**parts, n_unknown=n_unknown, n_short=n_short)
 
 
-def _keep(log: Columns, mask: npt.NDArray[np.bool_]) -> Columns:
-    return Columns(*(column[mask] for column in log))
+def _keep(log: LogColumns, mask: npt.NDArray[np.bool_]) -> LogColumns:
+    return LogColumns(*(column[mask] for column in log))
 
 
-def _drop_short(log: Columns) -> tuple[Columns, int]:
+def _drop_short(log: LogColumns) -> tuple[LogColumns, int]:
     _, session, n_clicks = np.unique(log.session_id, return_inverse=True, return_counts=True)
     long = n_clicks[session] > 1
     return _keep(log, long), int((~long).sum())
