@@ -53,6 +53,12 @@ class SampleStore:
         self._store = np.empty((0, n_sample), dtype=np.int32)
         self._step = 0
 
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Float64 (n_items,), the probability that the store really draws each item with."""
+        steps: np.ndarray = np.diff(self._cumulative, prepend=0.0)
+        return steps / self._cumulative[-1]
+
     def next(self) -> np.ndarray:
         """Return one step's negatives, int32 (S,). They may repeat, and may contain a target."""
         if self._step == len(self._store):

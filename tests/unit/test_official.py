@@ -30,9 +30,7 @@ from gru4rec.official import OfficialModel, looks_official, read_official_model
 torch = pytest.importorskip("torch")
 pd = pytest.importorskip("pandas")
 
-GOLDEN = Path(
-    os.environ.get("GRU4REC_SHARED_GOLDEN") or Path(__file__).parents[2].parent / "shared" / "golden"
-)
+GOLDEN = Path(os.environ.get("GRU4REC_SHARED_GOLDEN") or Path(__file__).parents[2].parent / "shared" / "golden")
 SAMPLES = ("official_numpy126_pandas153", "official_numpy24_pandas31")
 N_ITEMS = 5
 INT_IDS = [50, 7, -3, 2**40, 12]
@@ -69,9 +67,7 @@ def save_official(
     )
     gru.loss, gru.learning_rate, gru.n_epochs, gru.error_during_train = "bpr-max", np.float64(0.05), 3, False
     gru.data_iterator = module.SessionDataIterator()
-    gru.data_iterator.itemidmap = pd.Series(
-        np.arange(N_ITEMS), index=pd.Index(ids, name="ItemId"), name="ItemIdx"
-    )
+    gru.data_iterator.itemidmap = pd.Series(np.arange(N_ITEMS), index=pd.Index(ids, name="ItemId"), name="ItemIdx")
     gru.data_iterator.data_items = DATA_ITEMS
     gru.model = build_network(module, layers, embedding, constrained)
     change(gru)
@@ -103,9 +99,7 @@ def build_network(module: Any, layers: tuple[int, ...], embedding: Any, constrai
     return network
 
 
-def rewrite(
-    path: Path, change: Callable[[str, bytes], bytes | None], compression: int = zipfile.ZIP_STORED
-) -> Path:
+def rewrite(path: Path, change: Callable[[str, bytes], bytes | None], compression: int = zipfile.ZIP_STORED) -> Path:
     """Copy a zip beside itself with each member's bytes changed; None drops the member."""
     target = path.with_name("changed.pt")
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w", compression) as new:
@@ -169,10 +163,7 @@ def test_read_each_input_mode_gives_every_weight(
     model = read_official_model(path)
     expected = {name: tensor.detach().numpy() for name, tensor in gru.model.named_parameters()}
     assert set(model.weights) == set(expected)
-    assert (
-        list(dict.fromkeys(name.rsplit(".", 1)[0].removesuffix(".Wx0") for name in model.weights))
-        == names.split()
-    )
+    assert list(dict.fromkeys(name.rsplit(".", 1)[0].removesuffix(".Wx0") for name in model.weights)) == names.split()
     for name, array in expected.items():
         np.testing.assert_array_equal(model.weights[name], array, strict=True)
         assert model.weights[name].flags.writeable
@@ -192,9 +183,7 @@ def test_read_settings_are_plain_values_of_those_present(saved: Path) -> None:
     [INT_IDS, np.array([5, 3, 9, 1, 0], dtype=np.int32), np.array(INT_IDS, dtype=object)],
     ids=["i8", "i4", "object"],
 )
-def test_read_integer_ids_gives_int64_in_index_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: Any
-) -> None:
+def test_read_integer_ids_gives_int64_in_index_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: Any) -> None:
     save_official(tmp_path / "m.pt", monkeypatch, ids=ids)
     item_ids = read_official_model(tmp_path / "m.pt").item_ids
     assert item_ids.dtype == np.int64
@@ -250,9 +239,7 @@ def test_read_damaged_arrow_ids_are_refused(tmp_path: Path, monkeypatch: pytest.
         assert_refused(rewrite(tmp_path / "m.pt", forge), "damaged Arrow array")
 
 
-def test_read_vocabulary_in_another_order_is_sorted_by_index(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_read_vocabulary_in_another_order_is_sorted_by_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def shuffle(gru: Any) -> None:
         gru.data_iterator.itemidmap = pd.Series([2, 0, 1, 4, 3], index=[10, 20, 30, 40, 50])
 
@@ -292,9 +279,7 @@ def test_read_big_endian_file_swaps_bytes(saved: Path) -> None:
         return np.frombuffer(content, "<f4").astype(">f4").tobytes() if "/data/" in name else content
 
     expected = read_official_model(saved).weights["Wy.weight"]
-    np.testing.assert_array_equal(
-        read_official_model(rewrite(saved, swap)).weights["Wy.weight"], expected, strict=True
-    )
+    np.testing.assert_array_equal(read_official_model(rewrite(saved, swap)).weights["Wy.weight"], expected, strict=True)
 
 
 def test_read_imports_no_torch_and_no_pandas(saved: Path) -> None:
@@ -497,9 +482,7 @@ def test_read_zip_without_pickle_or_with_two_is_refused(tmp_path: Path) -> None:
 
 
 def test_read_missing_storage_is_refused(saved: Path) -> None:
-    assert_refused(
-        rewrite(saved, lambda name, content: None if "/data/0" in name else content), "data/0' is missing"
-    )
+    assert_refused(rewrite(saved, lambda name, content: None if "/data/0" in name else content), "data/0' is missing")
 
 
 @pytest.mark.parametrize("n_less", [1, 4, 16])
