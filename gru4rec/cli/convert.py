@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry the command out."""
     from gru4rec.bundle import check_writable, save_bundle
-    from gru4rec.official import bundle_from_official, read_official_model
+    from gru4rec.convert.official import bundle_from_official, read_official_model
 
     check_writable(args.output)
     bundle = bundle_from_official(read_official_model(args.official))

@@ -41,7 +41,9 @@ class CoarseScorer:
         return (state[0] + torch.as_tensor(np.asarray(item_idx, dtype=np.float64))) % 4
 
 
-def brute_force_ranks(lists: list[list[int]], n_items: int, mode: str, random_places: Callable[[int], int]) -> list[float]:
+def brute_force_ranks(
+    lists: list[list[int]], n_items: int, mode: str, random_places: Callable[[int], int]
+) -> list[float]:
     """Rank each target by sorting the whole list of scores, one event at a time."""
     ranks = []
     for events in lists:
@@ -69,9 +71,7 @@ item_lists = st.lists(st.lists(st.integers(0, 299), min_size=1, max_size=7), min
 @pytest.mark.parametrize("mode", TIE_MODES)
 @given(item_lists, st.integers(1, 9), st.sampled_from([1, 256, 280, 300, 1000]))
 def test_ranks_equal_brute_force(mode: str, lists: list[list[int]], batch_size: int, block_items: int) -> None:
-    evaluation = evaluate(
-        CoarseScorer(300), make_sessions(lists, 300), batch_size=batch_size, block_items=block_items
-    )
+    evaluation = evaluate(CoarseScorer(300), make_sessions(lists, 300), batch_size=batch_size, block_items=block_items)
     draws = iter(np.random.default_rng(11).random(evaluation.n_targets))
     expected = brute_force_ranks(lists, 300, mode, lambda n_equal: int(next(draws) * n_equal) + 1)
     assert evaluation.counts.ranks(mode, seed=11).tolist() == expected  # type: ignore[arg-type]
