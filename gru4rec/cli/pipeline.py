@@ -87,7 +87,7 @@ def evaluate_model(args: argparse.Namespace, output: Output, gru: GRU4Rec, tests
         seconds = time.perf_counter() - started
         say(
             args,
-            f"{evaluation.n_targets:,} events of {test.source} ranked among {test.items.n_items:,} items: {seconds:.1f}s",
+            f"{evaluation.n_targets:,} events of {test.source} ranked among {test.items.n_items:,}: {seconds:.1f}s",
         )
         output.metrics(test.source, evaluation.n_targets, recall, mrr)
         results.append((recall, mrr))

@@ -90,6 +90,7 @@ class Record:
     state: Any
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Record:
+        """Record the arguments of a call, whatever it was a call of."""
         self = super().__new__(cls)
         self.args, self.mapping, self.state, self.contents = args, dict(kwargs), None, []
         return self

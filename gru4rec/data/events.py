@@ -116,12 +116,8 @@ def _encode(column: pa.ChunkedArray, name: str, source: str) -> tuple[np.ndarray
         codes: Int32 (n_events,).
         ids: The distinct ids, int64 or string.
     """
-    if column.null_count:
-        row = int(np.flatnonzero(pc.is_null(column).to_numpy())[0]) + 1
-        raise DataError(
-            f"{column.null_count} of {len(column)} rows of {source} have no {name} (first: row {row}). Fill them"
-        )
     column = _usual_id_type(column, name, source)
+    _need_ids(column.is_null(), name, source)
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     encoded = encoded.unify_dictionaries().combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):  # older pyarrow keeps one chunk
@@ -129,25 +125,54 @@ def _encode(column: pa.ChunkedArray, name: str, source: str) -> tuple[np.ndarray
     ids = encoded.dictionary
     codes = encoded.indices.to_numpy().astype(np.int32, copy=False)
     codes, ids = _drop_unused(codes, ids)
-    return codes, integers_where_possible(ids) if pa.types.is_string(ids.type) else ids
+    if not pa.types.is_string(ids.type):
+        return codes, ids
+    _need_ids(pc.equal(ids, "").take(pa.array(codes)), name, source)  # no id, wherever a type has no other word for it
+    return codes, integers_where_possible(ids)
+
+
+def _need_ids(is_missing: pa.ChunkedArray | pa.Array, name: str, source: str) -> None:
+    rows = np.flatnonzero(is_missing.to_numpy(zero_copy_only=False))
+    if len(rows):
+        raise DataError(
+            f"{len(rows)} of {len(is_missing)} rows of {source} have no {name} (first: row {rows[0] + 1}). "
+            "Fill or drop them"
+        )
 
 
 def _usual_id_type(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArray:
     """Bring an id column to int64, string, or dictionary-encoded string."""
     kind = column.type
     values = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_boolean(values) or pa.types.is_temporal(values):
+        raise DataError(f"column {name!r} of {source} holds {kind} values, which are not ids. Use integers or text")
     try:
         if pa.types.is_integer(values):
             return column.cast(pa.int64())
         if pa.types.is_floating(values):  # what pandas makes of integers once one of them was missing
-            return column.cast(pa.float64()).cast(pa.int64())
-        if pa.types.is_dictionary(kind):
+            return _whole_numbers(column.cast(values))
+        if pa.types.is_dictionary(kind) and not any(map(_is_odd_dictionary, column.chunks)):
             return column.cast(_ENCODED_TEXT)
-        return column.cast(pa.string())
-    except pa.ArrowException:
+        return column.cast(values).cast(pa.string())
+    except pa.ArrowException as error:
         raise DataError(
-            f"column {name!r} of {source} holds {kind} values, which are not ids. Use 64-bit integers or text"
+            f"column {name!r} of {source} holds {kind} values that are not ids ({_first_line(error)}). "
+            "Use signed 64-bit integers or text"
         ) from None
+
+
+def _whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Turn floats into int64 if each is whole and small enough that no rounding can have merged it with another."""
+    limit = 2.0 ** (np.finfo(column.type.to_pandas_dtype()).nmant + 1)
+    largest = pc.max(pc.abs(column.cast(pa.float64()))).as_py() or 0.0
+    if limit < largest < np.inf:
+        raise pa.ArrowInvalid(f"Float value {largest:.0f} has lost digits, which merges ids")
+    return column.cast(pa.float64()).cast(pa.int64())
+
+
+def _is_odd_dictionary(chunk: pa.DictionaryArray) -> bool:
+    """Tell whether a dictionary holds null, or a value twice; then its codes are not its values."""
+    return len(pc.unique(chunk.dictionary.drop_null())) != len(chunk.dictionary)
 
 
 def _drop_unused(codes: np.ndarray, ids: pa.Array) -> tuple[np.ndarray, pa.Array]:
@@ -166,17 +191,25 @@ def _drop_unused(codes: np.ndarray, ids: pa.Array) -> tuple[np.ndarray, pa.Array
 def _numbers(column: pa.ChunkedArray, name: str, source: str) -> np.ndarray:
     """Return the time column as int64 or float64, all finite."""
     kind = column.type
-    if pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
-        column = column.cast(pa.timestamp("ns") if pa.types.is_date(kind) else kind).cast(pa.int64())
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise DataError(f"column {name!r} of {source} holds {kind} values. Time must be an integer or float number")
-    wanted = pa.int64() if pa.types.is_integer(column.type) else pa.float64()
-    times: np.ndarray = column.cast(wanted, safe=False).to_numpy()
+    wanted = pa.float64() if pa.types.is_floating(kind) else pa.int64()
+    try:
+        if pa.types.is_date(kind):
+            column = column.cast(pa.timestamp("ms"))
+        elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_timestamp(kind)):
+            raise pa.ArrowInvalid("not numbers")
+        times: np.ndarray = column.cast(wanted).to_numpy()
+    except pa.ArrowException as error:
+        raise DataError(
+            f"column {name!r} of {source} holds {kind} values ({_first_line(error)}). "
+            "Time must be an integer or float number, or a timestamp"
+        ) from None
     missing = np.flatnonzero(pc.is_null(column).to_numpy() | ~np.isfinite(times))
     if len(missing):
+        row = int(missing[0])
+        value = column[row].as_py()
         raise DataError(
-            f"{len(missing)} of {len(column)} rows of {source} have no finite {name} (first: row {missing[0] + 1}). "
-            "Drop or fill them"
+            f"{len(missing)} of {len(column)} rows of {source} have no finite {name} "
+            f"(first: {'nothing' if value is None else value} in row {row + 1}). Drop or fill them"
         )
     return times
 
@@ -186,18 +219,21 @@ def _arrow_table(frame: Any, columns: Columns, kind: str) -> pa.Table:
     names = getattr(frame, "column_names", None) or getattr(frame, "columns", None)
     if names is None or not hasattr(frame, "__getitem__"):
         raise DataError(
-            f"cannot read events from {type(frame).__name__}. Give a path, or a pandas, polars or Arrow table"
+            f"cannot read events from {kind}: it is a {type(frame).__name__}. "
+            "Give a path, or a pandas, polars or Arrow table"
         )
     _need_columns([str(name) for name in names], columns, kind)
     try:
         wanted = list(columns.names)
         if isinstance(frame, pa.Table):
             return frame.select(wanted)
-        if kind == "the pandas table":
+        if hasattr(frame, "to_records"):  # pandas, which needs to be told to leave its index alone
             return pa.Table.from_pandas(frame[wanted], preserve_index=False)
         return pa.table(frame[wanted])
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        raise DataError(f"cannot read {kind}: {error}. Ids must be integers or text, times numbers") from None
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"cannot read {kind}: {_first_line(error)}. Ids must be all integers (64 bit) or all text, times numbers"
+        ) from None
 
 
 def _need_columns(names: list[str], columns: Columns, source: str) -> None:
@@ -216,10 +252,14 @@ def _need_columns(names: list[str], columns: Columns, source: str) -> None:
             raise DataError(f"column {wanted!r} stands {names.count(wanted)} times in {source}. Keep one of them")
 
 
+def _first_line(error: BaseException) -> str:
+    return "; ".join(str(part).partition("\n")[0] for part in error.args)
+
+
 def _separator_hint(names: list[str]) -> str:
-    if len(names) > 1:
+    if len(names) != 1:
         return ""
-    for character, word in ((",", "comma"), (";", "semicolon"), ("\t", "TAB")):
+    for character, word in ((",", "comma"), (";", "semicolon"), ("\t", "TAB"), ("|", "bar"), (" ", "space")):
         if character in names[0]:
             return (
                 f". The header is one word with a {word} in it: .csv files are read as comma separated, "

@@ -98,9 +98,9 @@ class ShopSettings:
     zipf_exponent: float = 1.1
     drift: float = 0.8
     n_sequels: int = 3
-    sequel_frac: float = 0.6
-    category_frac: float = 0.16
-    repeat_frac: float = 0.03
+    sequel_frac: float = 0.62
+    category_frac: float = 0.13
+    repeat_frac: float = 0.02
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -107,7 +107,7 @@ class TouchedRows:
     @classmethod
     def gather(cls, table: nn.Embedding, item_idx: Tensor) -> TouchedRows:
         """Copy the rows; they ask for a gradient while autograd is on."""
-        rows = table.weight.detach()[item_idx]
+        rows = table.weight.detach().index_select(0, item_idx)
         return cls(table.weight, item_idx, rows.requires_grad_(torch.is_grad_enabled()))
 
 

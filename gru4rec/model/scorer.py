@@ -53,7 +53,7 @@ class GRUScorer:
             item_idx: (R,), the newest item of each session.
         """
         rows = torch.as_tensor(np.asarray(item_idx, dtype=np.int64), device=self.device)
-        input_RE = _fill_up(self._model.input_table.weight[rows])
+        input_RE = _fill_up(self._model.input_table.weight.index_select(0, rows))
         new_state = self._model.next_state(input_RE, [_fill_up(hidden) for hidden in state])
         return tuple(hidden[: len(rows)] for hidden in new_state)
 
@@ -71,7 +71,7 @@ class GRUScorer:
     def score_items(self, state: State, item_idx: Sequence[int] | np.ndarray) -> Tensor:
         """Return scores (R, C) of the given C items for R sessions."""
         columns = torch.as_tensor(np.asarray(item_idx, dtype=np.int64), device=self.device)
-        weight_CH, bias_C = self._model.Wy.weight[columns], self._model.By.weight[columns, 0]
+        weight_CH, bias_C = self._model.Wy.weight.index_select(0, columns), self._model.By.weight[columns, 0]
         return torch.addmm(bias_C, _fill_up(state[-1]), weight_CH.T)[: len(state[-1])]
 
 

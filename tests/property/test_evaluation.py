@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -23,7 +24,7 @@ from gru4rec.model.scorer import GRUScorer
 
 
 class CoarseScorer:
-    """A scorer full of ties: score = (last item + item) modulo 4; remembers the sum of clicks, to show missed resets."""
+    """A scorer full of ties: score = (sum of clicks + item) modulo 4, so that a missed reset shows."""
 
     def __init__(self, n_items: int) -> None:
         self.n_items = n_items
@@ -146,7 +147,7 @@ def test_no_dedupe_rank_is_the_place_in_the_recommended_list(golden_train: Sessi
     ranks = evaluate(gru.scorer(), golden_test).counts.ranks("no_dedupe")
     next_rank = iter(ranks.tolist())
     offsets = golden_test.offsets
-    for start, stop in zip(offsets[:60], offsets[1:61], strict=True):
+    for start, stop in itertools.pairwise(offsets[:61]):
         ids = golden_test.items.ids_of(golden_test.item_idx[start:stop])
         for place in range(1, len(ids)):
             listed = gru.recommend(ids[:place], golden_test.items.n_items)

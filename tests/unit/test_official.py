@@ -24,8 +24,8 @@ import numpy as np
 import pytest
 
 from gru4rec.convert import inert_pickle
-from gru4rec.errors import ModelFileError
 from gru4rec.convert.official import OfficialModel, read_official_model
+from gru4rec.errors import ModelFileError
 
 torch = pytest.importorskip("torch")
 pd = pytest.importorskip("pandas")

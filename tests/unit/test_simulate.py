@@ -120,6 +120,22 @@ def test_draw_next_items_last_item_dominates_never_repeats_it() -> None:
         assert item not in shop.draw_next_items([item], START_S, n_draws=20_000, seed=1)
 
 
+@pytest.mark.parametrize("chance", [0.0, 0.5, np.nextafter(1.0, 0.0), "at the last item"])
+def test_draw_popular_at_the_edges_stays_in_range_off_the_last_item(chance: float | str) -> None:
+    rules = simulate_shop(ShopSettings(n_sessions=1)).rules  # 1,500 items, 28 days: enough for rounding to go both ways
+    last, day = (grid.ravel() for grid in np.meshgrid(np.arange(1_500), np.arange(28)))
+    first, end = (rules.category_start[rules.category_N[last] + edge] for edge in (0, 1))
+    for low, high in ((first, end), (np.zeros_like(last), np.full_like(last, 1_500))):
+        below, at, above = (rules._upto_DN1[day, edge] for edge in (low, last, high))
+        if isinstance(chance, str):
+            aim = ((at - below) / (above - below - rules.popularity_DN[day, last])).clip(0, np.nextafter(1.0, 0.0))
+        else:
+            aim = np.full(last.shape, chance)
+        item = rules._draw_popular(aim, day, last, low, high)
+        assert (item != last).all()
+        assert ((low <= item) & (item < high)).all()
+
+
 def test_distribution_unknown_item_raises(shop: Shop) -> None:
     with pytest.raises(DataError, match=r"item 5 is not in the simulated shop's catalogue \(1 such"):
         shop.next_item_distribution([int(shop.item_catalogue[0]), 5], START_S)
@@ -256,6 +272,15 @@ def test_optimal_metrics_matches_slow_loop(shop: Shop, monkeypatch: pytest.Monke
         names = ("expected_recall", "expected_mrr", "realised_recall", "realised_mrr")
         assert [got[name][k] for name in names] == pytest.approx(expected, abs=1e-12), k
     assert got["expected_recall"][200] == pytest.approx(1.0)  # every item of the vocabulary is in the list
+
+
+def test_optimal_metrics_large_catalogue_matches_slow_loop() -> None:
+    # numpy's partition leaves only large arrays unsorted, so a forgotten sort would not show on a tiny shop.
+    shop = simulate_shop(ShopSettings(n_items=4_000, n_sessions=15, repeat_frac=0.2))
+    log = (shop.session_id, shop.item_id, shop.time)
+    got = optimal_metrics(shop, *log, train_item_ids=shop.item_catalogue, cutoff=(700,))
+    expected = _slow_optimum(shop, np.stack(log, axis=1).tolist(), shop.item_catalogue.tolist(), 700)
+    assert [values[700] for values in got.values()] == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(4))
