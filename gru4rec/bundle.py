@@ -90,6 +90,7 @@ def save_bundle(bundle: Bundle, path: str | Path) -> None:
         "n_epochs_done": bundle.n_epochs_done,
         "checksums": {name: _checksum(array) for name, array in tensors.items()},
     }
+    content["header_checksum"] = _header_checksum(content)
     with _replacing(Path(path)) as temporary:
         save_file(tensors, temporary, metadata={FORMAT_NAME: json.dumps(content)})
 
@@ -108,7 +109,7 @@ def load_bundle(path: str | Path) -> Bundle:
             metadata = file.metadata() or {}
             content = _content(metadata, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{path} is damaged: {error}. Copy or save the model again") from None
     _check_checksums(content, tensors, path)
     try:
@@ -170,14 +171,24 @@ def _check_kind(path: Path) -> None:
 def _content(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     if FORMAT_NAME not in metadata:
         raise ModelFileError(f"{path} is a safetensors file of another program. Give a model that gru4rec saved")
-    content: dict[str, Any] = json.loads(metadata[FORMAT_NAME])
+    content = json.loads(metadata[FORMAT_NAME])
+    if not isinstance(content, dict):
+        raise ModelFileError(f"{path} is a safetensors file of another program. Give a model that gru4rec saved")
     version = content.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ModelFileError(
             f"{path} has format version {version}, and this gru4rec {_package_version()} reads up to {FORMAT_VERSION}. "
             "Upgrade: pip install -U gru4rec"
         )
+    if content.pop("header_checksum", None) != _header_checksum(content):
+        raise ModelFileError(
+            f"{path} is damaged: the checksum of its header does not fit. Copy or save the model again"
+        )
     return content
+
+
+def _header_checksum(content: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def _check_checksums(content: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Path) -> None:
@@ -206,6 +217,9 @@ def _empty_network(n_items: int, settings: HyperParameters) -> GRU4RecModel:
 def _check_shapes(weights: Mapping[str, np.ndarray], n_items: int, settings: HyperParameters, path: Path) -> None:
     expected = {name: tuple(weight.shape) for name, weight in _empty_network(n_items, settings).state_dict().items()}
     found = {name: array.shape for name, array in weights.items()}
+    for name, array in weights.items():
+        if array.dtype.kind != "f":
+            raise ModelFileError(f"{path} is damaged: {name} is made of {array.dtype} numbers. Save the model again")
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise ModelFileError(
@@ -233,15 +247,18 @@ def _vocabulary(tensors: dict[str, np.ndarray]) -> Vocabulary:
 @contextlib.contextmanager
 def _replacing(path: Path, *, keep: bool = True) -> Iterator[Path]:
     """Give a temporary file beside ``path``; on success it takes that name (if ``keep``), otherwise it is removed."""
-    if path.is_dir():
+    if os.path.isdir(path):  # os.path says no where a Path raises: a name too long, a folder that is locked
         raise ModelFileError(
             f"cannot save to {path}: it is a folder. Give a file name in it, such as {path / 'model.pt'}"
         )
+    if os.path.exists(path) and not os.path.isfile(path):  # /dev/null would be replaced
+        raise ModelFileError(f"cannot save to {path}: it is not a regular file. Give another path")
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
+        advice = "Make" if isinstance(error, FileNotFoundError) else "Check"
         raise ModelFileError(
-            f"cannot save to {path}: {error.strerror}. Make the folder {path.parent}, or give another path"
+            f"cannot save to {path}: {error.strerror}. {advice} the folder {path.parent}, or give another path"
         ) from None
     os.close(handle)
     temporary = Path(name)

@@ -12,7 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from gru4rec.errors import ConfigError
 
@@ -94,6 +104,16 @@ class HyperParameters(BaseModel):
             return {**values, "seed": _none_word(values["seed"])}
         return values
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.field_name in ("constrained_embedding", "loss", "gru_variant"):
+            return value
+        parts = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(part, bool | bytes) for part in parts):
+            raise ValueError("not a number")
+        return value
+
     @model_validator(mode="after")
     def _fit_together(self) -> HyperParameters:
         if self.constrained_embedding and self.embedding != 0:
@@ -147,7 +167,8 @@ def hyper_parameters(values: Mapping[str, Any], *, where: str = "the settings") 
     try:
         return HyperParameters(**values)
     except ValidationError as error:
-        raise ConfigError("; ".join(_describe(detail, where) for detail in error.errors())) from None
+        findings = dict.fromkeys(_describe(detail, values, where) for detail in error.errors())  # each once
+        raise ConfigError("; ".join(findings)) from None
 
 
 def setting_values(settings: HyperParameters) -> dict[str, Any]:
@@ -193,7 +214,7 @@ def read_parameter_file(path: str | Path) -> dict[str, Any]:
         ConfigError: The file cannot be read, is not Python, lacks ``gru4rec_params``, or would have to be executed.
     """
     try:
-        source = Path(path).read_text(encoding="utf-8")
+        source = Path(path).read_text(encoding="utf-8-sig")
         tree = ast.parse(source)
     except OSError as error:
         raise ConfigError(f"cannot read parameter file {path}: {error.strerror}. Check the path given to -pf") from None
@@ -234,15 +255,20 @@ def _literal_pairs(node: ast.expr, path: str | Path) -> dict[str, Any]:
     """Turn ``OrderedDict([...])``, ``OrderedDict(a=1)``, ``dict(...)`` or a dict display into a dict."""
     try:
         if isinstance(node, ast.Call) and _called_name(node) in ("OrderedDict", "dict") and len(node.args) <= 1:
-            pairs = dict(ast.literal_eval(node.args[0])) if node.args else {}
+            listed = ast.literal_eval(node.args[0]) if node.args else {}
+            pairs = dict(listed)
+            n_given = len(listed) + len(node.keywords)
             pairs.update({keyword.arg or "**": ast.literal_eval(keyword.value) for keyword in node.keywords})
         else:
-            pairs = dict(ast.literal_eval(node))
+            pairs = {**ast.literal_eval(node)}
+            n_given = len(pairs)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         raise ConfigError(
-            f"gru4rec_params in parameter file {path}, line {node.lineno}, is not made of literal values only, "
-            "and code is never executed. Write numbers, texts, True, False and lists"
+            f"gru4rec_params in parameter file {path}, line {node.lineno}, is not an OrderedDict of literal values "
+            "only, and code is never executed. Write numbers, texts, True, False and lists"
         ) from None
+    if len(pairs) < n_given:
+        raise ConfigError(f"gru4rec_params in parameter file {path} has a name that stands twice. Give it once")
     if not all(isinstance(name, str) for name in pairs):
         raise ConfigError(
             f"gru4rec_params in parameter file {path} has a name that is not text. Write ('layers', [100])"
@@ -266,11 +292,12 @@ def _unknown_name(name: str, where: str) -> str:
     return f"unknown parameter {name!r} in {where}. Choose from {', '.join(names)}{hint}"
 
 
-def _describe(detail: Any, where: str) -> str:
+def _describe(detail: Any, values: Mapping[str, Any], where: str) -> str:
     """Word one pydantic finding as: what was wrong, where, what to do."""
     if not detail["loc"]:
         return f"{detail['ctx']['error']} (in {where})"
-    name, value, context = str(detail["loc"][0]), detail["input"], detail.get("ctx", {})
+    name, context = str(detail["loc"][0]), detail.get("ctx", {})
+    value = values[name]
     if detail["type"] == "literal_error" and name != "embedding":
         hint = _nearest(str(value), [word.strip("'") for word in context["expected"].split(" or ")])
         return f"unknown {name} {value!r} in {where} ({name}={value}). Choose {context['expected']}{hint}"

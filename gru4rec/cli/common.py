@@ -58,6 +58,20 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_threads_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--threads``."""
+    parser.add_argument(
+        "--threads", metavar="N", type=_positive, help="CPU threads (one for small models, else one for each core)"
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return number
+
+
 def add_measure_options(parser: argparse.ArgumentParser) -> None:
     """Add the list lengths and the tie mode of an evaluation."""
     parser.add_argument(

@@ -11,6 +11,7 @@ from gru4rec.cli.common import (
     add_device_option,
     add_measure_options,
     add_output_options,
+    add_threads_option,
 )
 
 HELP = "measure a saved model on test logs"
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("test", metavar="LOG", nargs="+", help="test logs")
     add_measure_options(parser)
     add_device_option(parser)
+    add_threads_option(parser)
     add_output_options(parser)
     add_column_options(parser)
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gru4rec.api import GRU4Rec
 from gru4rec.bundle import check_writable
 from gru4rec.cli.common import Output, columns_of, progress, say
@@ -19,6 +21,7 @@ from gru4rec.data.events import load_events
 from gru4rec.data.sessions import Sessions
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.evaluate.evaluator import check_cutoffs, evaluate
+from gru4rec.model.device import threads_that_help
 
 
 def read_sessions(args: argparse.Namespace, path: str, items: Vocabulary | None = None) -> Sessions:
@@ -43,7 +46,12 @@ def train_model(
 ) -> None:
     """Train, and save where asked."""
     checkpoint_path = None if save_path is None else f"{save_path}.checkpoint"
-    say(args, f"training on {gru.device}: {gru.settings.n_epochs} epochs of {sessions.n_targets:,} events")
+    torch.set_num_threads(args.threads or threads_that_help(gru.settings))
+    say(
+        args,
+        f"training on {gru.device} ({torch.get_num_threads()} CPU threads): "
+        f"{gru.settings.n_epochs} epochs of {sessions.n_targets:,} events",
+    )
     started = time.perf_counter()
     with progress(args, "training", sessions.n_targets * gru.settings.n_epochs) as on_step:
         gru.fit(
@@ -78,6 +86,8 @@ def evaluate_model(args: argparse.Namespace, output: Output, gru: GRU4Rec, tests
     Returns:
         (recall, mrr) of each test log, two dicts by k.
     """
+    if args.threads:
+        torch.set_num_threads(args.threads)
     results = []
     for test in tests:
         started = time.perf_counter()

@@ -12,6 +12,7 @@ from gru4rec.cli.common import (
     add_column_options,
     add_device_option,
     add_measure_options,
+    add_threads_option,
     guarded,
 )
 from gru4rec.errors import ConfigError
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         help="module with the GRU4Rec class (gru4rec_pytorch)",
     )
     add_device_option(parser)
+    add_threads_option(parser)
     parser.add_argument(
         "-pm", "--primary_metric", choices=("recall", "mrr"), default="recall", help="what -lpm prints (recall)"
     )

@@ -12,6 +12,7 @@ from gru4rec.cli.common import (
     add_device_option,
     add_measure_options,
     add_output_options,
+    add_threads_option,
 )
 
 HELP = "train a model on a log, measure it on test logs, save it"
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-t", "--test", metavar="LOG", nargs="+", default=[], help="test logs to measure on")
     add_measure_options(parser)
     add_device_option(parser)
+    add_threads_option(parser)
     add_output_options(parser)
     parser.add_argument(
         "-pf", "--parameter_file", metavar="FILE", help="settings file; flags given beside it come first"

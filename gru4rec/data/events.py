@@ -6,6 +6,7 @@ frame travels further than here.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -26,6 +27,7 @@ from gru4rec.errors import DataError
 
 _ENCODED_TEXT = pa.dictionary(pa.int32(), pa.string())
 _UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
+_NOT_UTF8 = "{path} is not UTF-8 text. Convert its text to UTF-8; other logs are read as .parquet"
 _Result = TypeVar("_Result")
 
 
@@ -117,7 +119,8 @@ def _encode(column: pa.ChunkedArray, name: str, source: str) -> tuple[np.ndarray
         ids: The distinct ids, int64 or string.
     """
     column = _usual_id_type(column, name, source)
-    _need_ids(column.is_null(), name, source)
+    if column.null_count:
+        raise _missing_ids(pc.is_null(column).to_numpy(), name, source)
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     encoded = encoded.unify_dictionaries().combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):  # older pyarrow keeps one chunk
@@ -127,17 +130,18 @@ def _encode(column: pa.ChunkedArray, name: str, source: str) -> tuple[np.ndarray
     codes, ids = _drop_unused(codes, ids)
     if not pa.types.is_string(ids.type):
         return codes, ids
-    _need_ids(pc.equal(ids, "").take(pa.array(codes)), name, source)  # no id, wherever a type has no other word for it
+    empty_code = pc.index(ids, "").as_py()  # an empty text is no id, in a frame as in a file
+    if empty_code >= 0:
+        raise _missing_ids(codes == empty_code, name, source)
     return codes, integers_where_possible(ids)
 
 
-def _need_ids(is_missing: pa.ChunkedArray | pa.Array, name: str, source: str) -> None:
-    rows = np.flatnonzero(is_missing.to_numpy(zero_copy_only=False))
-    if len(rows):
-        raise DataError(
-            f"{len(rows)} of {len(is_missing)} rows of {source} have no {name} (first: row {rows[0] + 1}). "
-            "Fill or drop them"
-        )
+def _missing_ids(is_missing: np.ndarray, name: str, source: str) -> DataError:
+    rows = np.flatnonzero(is_missing)
+    return DataError(
+        f"{len(rows)} of {len(is_missing)} rows of {source} have no {name} (first: row {rows[0] + 1}). "
+        "Fill or drop them"
+    )
 
 
 def _usual_id_type(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArray:
@@ -165,7 +169,7 @@ def _whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Turn floats into int64 if each is whole and small enough that no rounding can have merged it with another."""
     limit = 2.0 ** (np.finfo(column.type.to_pandas_dtype()).nmant + 1)
     largest = pc.max(pc.abs(column.cast(pa.float64()))).as_py() or 0.0
-    if limit < largest < np.inf:
+    if limit <= largest < np.inf:
         raise pa.ArrowInvalid(f"Float value {largest:.0f} has lost digits, which merges ids")
     return column.cast(pa.float64()).cast(pa.int64())
 
@@ -245,7 +249,7 @@ def _need_columns(names: list[str], columns: Columns, source: str) -> None:
     for wanted, flag in flags.items():
         if wanted not in names:
             raise DataError(
-                f"no column {wanted!r} in {source} (it has: {', '.join(names)}). "
+                f"no column {wanted!r} in {source} (it has: {', '.join(names) or 'no columns'}). "
                 f"Pass {flag} NAME, or rename the column{_separator_hint(names)}"
             )
         if names.count(wanted) > 1:
@@ -289,20 +293,19 @@ def _guard(read: Callable[[], _Result], path: Path) -> _Result:
     """Run a reading step and word what the system or Arrow says about the file."""
     try:
         return read()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"there is no file {path}. Check the path") from None
     except IsADirectoryError:
         raise DataError(f"{path} is a folder. Give the path of one file") from None
     except PermissionError:
         raise DataError(f"no permission to read {path}. Change its mode, or copy it") from None
     except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text. Give a .tsv, .txt, .csv or .parquet log") from None
+        raise DataError(_NOT_UTF8.format(path=path)) from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is a damaged gzip file ({error}). Compress or copy it again") from None
     except _UNREADABLE as error:
-        raise DataError(
-            f"cannot read {path}: {str(error).splitlines()[0]}. Mend the file, or export it again"
-        ) from None
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"cannot read {path}: {reason}. Mend the file, or export it again") from None
 
 
 def _head(path: Path) -> bytes:
@@ -344,45 +347,105 @@ def _read_pickle(path: Path, columns: Columns, trust_pickle: bool) -> pa.Table:
 
 
 def _read_text(path: Path, columns: Columns) -> pa.Table:
-    """Read a TAB or comma separated file; times as integers if they all are, else as floats."""
-    delimiter = "," if path.name.removesuffix(".gz").endswith(".csv") else "\t"
-    with io.TextIOWrapper(_open(path), encoding="utf-8-sig") as file:
-        header = next(csv.reader(file, delimiter=delimiter), [])
+    """Read a TAB or comma separated file."""
+    delimiter = "," if path.name.lower().removesuffix(".gz").endswith(".csv") else "\t"
+    header = _header(path, delimiter)
     _need_columns(header, columns, str(path))
+    try:
+        table = _read_rows(path, columns, delimiter)
+    except pa.ArrowInvalid as error:
+        if "Empty CSV file" in str(error):  # a header without a line end
+            return pa.table({name: pa.nulls(0) for name in columns.names})
+        if "CSV parse error" in str(error):
+            raise _ragged_row(path, columns, delimiter, error) from None
+        if "invalid UTF8" in str(error):
+            raise DataError(_NOT_UTF8.format(path=path)) from None
+        raise
+    for name in (columns.session_key, columns.item_key):
+        _need_one_line_ids(table[name], name, path)
+    return table
+
+
+def _read_rows(path: Path, columns: Columns, delimiter: str) -> pa.Table:
+    """Read times as integers if they all are, else as floats."""
     for time_type in (pa.int64(), pa.float64()):
         try:
             return _read_columns(path, columns, delimiter, time_type)
         except pa.ArrowInvalid as error:
             if "conversion error" not in str(error):
                 raise
-    raise _bad_time(path, columns, delimiter)
+    texts = _read_columns(path, columns, delimiter, pa.string())[columns.time_key]
+    raise _bad_time(texts.to_pylist(), columns.time_key, path)
 
 
-def _read_columns(path: Path, columns: Columns, delimiter: str, time_type: pa.DataType) -> pa.Table:
+def _header(path: Path, delimiter: str) -> list[str]:
+    with io.TextIOWrapper(_open(path), encoding="utf-8-sig") as file:
+        try:
+            return next((names for names in csv.reader(file, delimiter=delimiter) if names), [])
+        except csv.Error as error:
+            raise DataError(
+                f"{path} has no header that can be read ({error}). Name the columns in its first line"
+            ) from None
+
+
+def _read_columns(
+    path: Path, columns: Columns, delimiter: str, time_type: pa.DataType, on_ragged_row: Any = None
+) -> pa.Table:
     types = {columns.session_key: _ENCODED_TEXT, columns.item_key: _ENCODED_TEXT, columns.time_key: time_type}
     with _open(path) as file:
         return pacsv.read_csv(
             file,
-            parse_options=pacsv.ParseOptions(delimiter=delimiter),
+            read_options=pacsv.ReadOptions(use_threads=on_ragged_row is None),  # only one thread counts rows
+            parse_options=pacsv.ParseOptions(delimiter=delimiter, invalid_row_handler=on_ragged_row),
             convert_options=pacsv.ConvertOptions(
                 column_types=types, include_columns=list(columns.names), null_values=[""], strings_can_be_null=True
             ),
         )
 
 
-def _bad_time(path: Path, columns: Columns, delimiter: str) -> DataError:
-    """Find the first value of the time column that is not a number."""
-    texts = _read_columns(path, columns, delimiter, pa.string())[columns.time_key].to_pylist()
-    row, text = next((row, text) for row, text in enumerate(texts, 1) if text is not None and not _is_number(text))
+def _ragged_row(path: Path, columns: Columns, delimiter: str, error: Exception) -> Exception:
+    """Find the first row that has more or fewer fields than the header."""
+    found: list[Any] = []
+
+    def stop(row: Any) -> str:
+        found.append(row)
+        return "error"
+
+    with contextlib.suppress(pa.ArrowInvalid):
+        _read_columns(path, columns, delimiter, pa.string(), stop)
+    if not found:
+        return error
+    row = found[0]
     return DataError(
-        f"{columns.time_key} is {text!r} in row {row} of {path}. Time must be an integer or float number, "
+        f"row {row.number - 1} of {path} has {row.actual_columns} fields and the header {row.expected_columns}: "
+        f"{row.text[:100]!r}. Mend the row, or export the file again"
+    )
+
+
+def _bad_time(texts: list[str | None], name: str, path: Path) -> DataError:
+    """Find the first value of the time column that is not a number."""
+    row, text = next(((row, text) for row, text in enumerate(texts, 1) if not _is_number(text)), (1, texts[0]))
+    return DataError(
+        f"{name} is {text!r} in row {row} of {path}. Time must be an integer or float number, "
         "such as seconds since 1970"
     )
 
 
-def _is_number(text: str) -> bool:
+def _is_number(text: str | None) -> bool:
+    """Tell whether Arrow reads a text as a number; no text at all is reported elsewhere."""
     try:
-        float(text)
-    except ValueError:
+        pa.array([text and text.strip(" \t")], pa.string()).cast(pa.float64())
+    except pa.ArrowInvalid:
         return False
     return True
+
+
+def _need_one_line_ids(column: pa.ChunkedArray, name: str, path: Path) -> None:
+    """Refuse an id that spans lines: a quote that is never closed makes one id out of many rows."""
+    for chunk in column.chunks:
+        ids = chunk.dictionary.filter(pc.match_substring_regex(chunk.dictionary, "[\\n\\r\\x00]"))
+        if len(ids):
+            raise DataError(
+                f"an id in column {name!r} of {path} is not one line of text: {ids[0].as_py()[:60]!r}. "
+                "Close the quote before it, or double quotes that belong to the id"
+            )

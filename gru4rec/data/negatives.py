@@ -57,7 +57,8 @@ class SampleStore:
     def probabilities(self) -> np.ndarray:
         """Float64 (n_items,), the probability that the store really draws each item with."""
         steps: np.ndarray = np.diff(self._cumulative, prepend=0.0)
-        return steps / self._cumulative[-1]
+        steps /= self._cumulative[-1]
+        return steps
 
     def next(self) -> np.ndarray:
         """Return one step's negatives, int32 (S,). They may repeat, and may contain a target."""

@@ -71,7 +71,7 @@ class Vocabulary:
     def index_of(self, item_id: Any) -> int | None:
         """Return the item index of one id, or None where the id is unknown."""
         if not self.is_integer:
-            if isinstance(item_id, float) and item_id.is_integer():
+            if isinstance(item_id, float | np.floating) and float(item_id).is_integer():
                 item_id = int(item_id)
             return self._index_by_text.get(str(item_id))
         number = _as_integer(item_id)
@@ -120,12 +120,12 @@ def integers_where_possible(ids: pa.Array) -> pa.Array:
 def _to_arrow(item_ids: np.ndarray | Sequence[Any]) -> pa.Array:
     try:
         ids = pa.array(item_ids)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
-        raise DataError("item ids are neither all integers nor all text. Convert them to one of the two") from None
-    if pa.types.is_null(ids.type) and not len(ids):
-        return ids.cast(pa.int64())
-    if pa.types.is_integer(ids.type):
-        return ids.cast(pa.int64())
+        if pa.types.is_integer(ids.type) or (pa.types.is_null(ids.type) and not len(ids)):
+            return ids.cast(pa.int64())
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        raise DataError(
+            "item ids are neither all integers (64 bit, signed) nor all text. Convert them to one of the two"
+        ) from None
     if pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type):
         return ids.cast(pa.string())
     raise DataError(f"item ids are of type {ids.type}. Give integers or text")
@@ -134,7 +134,7 @@ def _to_arrow(item_ids: np.ndarray | Sequence[Any]) -> pa.Array:
 def _as_integer(item_id: Any) -> int | None:
     """Read an integer out of an int, a NumPy integer, a whole float or its usual spelling; None otherwise."""
     if isinstance(item_id, str):
-        item_id = int(item_id) if re.match(_CANONICAL_INTEGER, item_id) and len(item_id) < 21 else None
+        item_id = int(item_id) if re.fullmatch(_CANONICAL_INTEGER, item_id) and len(item_id) < 21 else None
     elif isinstance(item_id, float | np.floating):
         item_id = int(item_id) if float(item_id).is_integer() else None
     elif isinstance(item_id, bool | np.bool_) or not isinstance(item_id, int | np.integer):

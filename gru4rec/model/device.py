@@ -1,10 +1,25 @@
-"""Which device to run on."""
+"""Which device to run on, and with how many threads."""
 
 from __future__ import annotations
 
 import torch
 
+from gru4rec.config import HyperParameters
 from gru4rec.errors import DeviceError
+
+_FLOP_WORTH_A_SECOND_THREAD = 2e8
+
+
+def threads_that_help(settings: HyperParameters) -> int:
+    """Return how many CPU threads to train with: one for small steps, which more threads only slow down, else all.
+
+    Example:
+        >>> threads_that_help(HyperParameters(layers=(100,), batch_size=32))
+        1
+    """
+    n_hidden, n_lanes = max(settings.layers), settings.batch_size
+    flop = 30 * n_lanes * n_hidden**2 + 6 * n_lanes * n_hidden * (n_lanes + settings.n_sample)
+    return 1 if flop < _FLOP_WORTH_A_SECOND_THREAD else torch.get_num_threads()
 
 
 def resolve_device(name: str) -> torch.device:

@@ -74,7 +74,7 @@ def test_loss_with_fewer_columns_than_lanes_is_refused(loss) -> None:
 
 
 def test_cross_entropy_with_logq_but_no_weights_is_refused() -> None:
-    with pytest.raises(ShapeError, match="logq=1.0 needs one log weight for each of the 4 columns"):
+    with pytest.raises(ShapeError, match=r"logq=1\.0 needs one log weight for each of the 4 columns"):
         cross_entropy_loss(SCORES, logq=1.0)
 
 

@@ -47,7 +47,9 @@ def slow_reset_before(
     a, c, d = (gates + bias)[:size], (gates + bias)[size : 2 * size], (gates + bias)[2 * size :]
     reset = sigmoid(c + hidden @ wrz[:, :size])
     update = sigmoid(d + hidden @ wrz[:, size:])
-    candidate = np.array([np.tanh(a[j] + sum(reset[i] * hidden[i] * wh[i, j] for i in range(size))) for j in range(size)])
+    candidate = np.array(
+        [np.tanh(a[j] + sum(reset[i] * hidden[i] * wh[i, j] for i in range(size))) for j in range(size)]
+    )
     return (1 - update) * hidden + update * candidate
 
 
@@ -60,7 +62,11 @@ def test_reset_before_cell_equals_slow_loop() -> None:
     weights = {name: parameter.detach().numpy() for name, parameter in cell.named_parameters()}
     for lane in range(3):
         expected = slow_reset_before(
-            weights["weight_ih"] @ inputs[lane].numpy(), hidden[lane].numpy(), weights["Wrz0"], weights["Wh0"], weights["Bh0"]
+            weights["weight_ih"] @ inputs[lane].numpy(),
+            hidden[lane].numpy(),
+            weights["Wrz0"],
+            weights["Wh0"],
+            weights["Bh0"],
         )
         np.testing.assert_allclose(cell(inputs, hidden)[lane].detach(), expected, rtol=1e-12)
 
@@ -148,7 +154,9 @@ def test_embedding_dropout_acts_on_the_input_vector() -> None:
 
 
 def test_hidden_dropout_does_not_touch_the_first_layer_of_mode_none() -> None:
-    model = make_model(layers=[64, 64], rng=torch.Generator().manual_seed(1), dropout_p_hidden=0.5, **MODES["none"]).train()
+    model = make_model(
+        layers=[64, 64], rng=torch.Generator().manual_seed(1), dropout_p_hidden=0.5, **MODES["none"]
+    ).train()
     rows = model.gather(torch.arange(9), torch.tensor([0]))
     first, second = model.next_state(rows.inputs.rows, model.zero_state(9))
     assert dropped_share(first) == 0

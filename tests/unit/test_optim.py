@@ -37,7 +37,11 @@ def test_dense_step_equals_slow_loop(momentum: float) -> None:
 def test_row_step_sums_equal_rows_first_and_leaves_other_rows_alone(momentum: float) -> None:
     table = torch.arange(8, dtype=torch.float64).view(4, 2).clone()
     optimizer = IndexedAdagradM([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=momentum)
-    steps = [([2, 0, 2], [[1.0, 2.0], [3.0, 4.0], [10.0, 20.0]]), ([2], [[-5.0, 1.0]]), ([0, 0], [[1.0, 1.0], [1.0, -1.0]])]
+    steps = [
+        ([2, 0, 2], [[1.0, 2.0], [3.0, 4.0], [10.0, 20.0]]),
+        ([2], [[-5.0, 1.0]]),
+        ([0, 0], [[1.0, 1.0], [1.0, -1.0]]),
+    ]
     for rows, gradient in steps:
         optimizer.step_rows(table, torch.tensor(rows), torch.tensor(gradient, dtype=torch.float64))
     expected = np.arange(8.0).reshape(4, 2)

@@ -11,17 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gru4rec.data.simulate import (
-    DAY_S,
-    START_S,
-    Shop,
-    ShopSettings,
-    optimal_metrics,
-    shuffle_items,
-    simulate_shop,
-    split_by_time,
-    write_logs,
-)
+from gru4rec.data.simulate import DAY_S, START_S, Shop, ShopSettings, simulate_shop
+from gru4rec.data.simulated_logs import optimal_metrics, shuffle_items, split_by_time, write_logs
 from gru4rec.errors import ConfigError, DataError
 
 SMALL = {"n_items": 60, "n_categories": 6, "n_sessions": 600, "days": 10, "repeat_frac": 0.2, "sequel_frac": 0.3}
@@ -192,7 +183,7 @@ def test_same_seed_same_bytes_other_seed_differs() -> None:
 
 
 def test_import_is_numpy_only() -> None:
-    code = "import sys, gru4rec.data.simulate; print([m for m in ('torch', 'pandas', 'pyarrow') if m in sys.modules])"
+    code = "import sys, gru4rec.data.simulated_logs; print([m for m in ('torch', 'pandas', 'pyarrow') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -261,7 +252,7 @@ def _slow_optimum(shop: Shop, log: list[list[int]], vocabulary: list[int], k: in
 
 @pytest.mark.parametrize("chunk_cells", [2_000_000, 100])
 def test_optimal_metrics_matches_slow_loop(shop: Shop, monkeypatch: pytest.MonkeyPatch, chunk_cells: int) -> None:
-    monkeypatch.setattr("gru4rec.data.simulate.CHUNK_CELLS", chunk_cells)
+    monkeypatch.setattr("gru4rec.data.simulated_logs.CHUNK_CELLS", chunk_cells)
     vocabulary = shop.item_catalogue[5:].tolist()
     known = np.isin(shop.item_id, vocabulary) & (shop.session_id < np.unique(shop.session_id)[80])
     columns = [c[known] for c in (shop.session_id, shop.item_id, shop.time)]
