@@ -51,7 +51,12 @@ def _none_word(value: object) -> object:
     return None if isinstance(value, str) and value.lower() == "none" else value
 
 
-Layers = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split_layers), Field(min_length=1)]
+_LIMIT = 2**31
+"""Sizes and counts stay below this: item indices and lanes are 32-bit integers."""
+
+Layers = Annotated[
+    tuple[Annotated[int, Field(ge=1, lt=_LIMIT)], ...], BeforeValidator(_split_layers), Field(min_length=1)
+]
 Switch = Annotated[StrictBool, BeforeValidator(_true_or_false)]
 
 
@@ -68,7 +73,7 @@ class HyperParameters(BaseModel):
     loss: Literal["cross-entropy", "bpr-max"] = Field(
         "cross-entropy", description="Training loss; it also decides the final activation."
     )
-    batch_size: int = Field(64, ge=1, description="Sessions trained side by side (lanes).")
+    batch_size: int = Field(64, ge=1, lt=_LIMIT, description="Sessions trained side by side (lanes).")
     dropout_p_embed: float = Field(0.0, ge=0, lt=1, description="Dropout probability of the input vectors.")
     dropout_p_hidden: float = Field(0.0, ge=0, lt=1, description="Dropout probability of each GRU layer's output.")
     learning_rate: float = Field(0.05, gt=0, description="Adagrad's step size.")
@@ -79,20 +84,21 @@ class HyperParameters(BaseModel):
     n_sample: int = Field(
         2048,
         ge=0,
+        lt=_LIMIT,
         description="Sampled negatives per step, shared by all lanes; 0 leaves only the other lanes' targets.",
     )
-    embedding: Annotated[int, Field(ge=0)] | Literal["layersize"] = Field(
+    embedding: Annotated[int, Field(ge=0, lt=_LIMIT)] | Literal["layersize"] = Field(
         0, description="Size of a separate input embedding; 'layersize' is the first layer's size; 0 is none."
     )
     constrained_embedding: Switch = Field(True, description="Use the output item matrix as input embedding too.")
-    n_epochs: int = Field(10, ge=1, description="Passes over the training sessions.")
+    n_epochs: int = Field(10, ge=1, lt=_LIMIT, description="Passes over the training sessions.")
     bpreg: float = Field(1.0, ge=0, description="Strength of BPR-max's score penalty; 0 turns it off.")
     elu_param: float = Field(0.5, ge=0, description="Alpha of the ELU on BPR-max's scores; 0 leaves them linear.")
     logq: float = Field(0.0, ge=0, description="Strength of cross-entropy's correction for popularity sampling.")
     gru_variant: Literal["reset_after", "reset_before"] = Field(
         "reset_after", description="Where the reset gate acts in layers with a dense input."
     )
-    grad_accumulation: int = Field(1, ge=1, description="Steps whose mean gradient is applied at once.")
+    grad_accumulation: int = Field(1, ge=1, lt=_LIMIT, description="Steps whose mean gradient is applied at once.")
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
         None, description="Seed of weights and draws; none: the compatibility weights, and draws seeded with 42."
     )

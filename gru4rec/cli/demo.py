@@ -81,9 +81,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     _print_rows(rows)
     _print_example(gru, split.test)
-    print(
-        f"\n{time.perf_counter() - started:.0f} seconds in all. Next: gru4rec simulate data, then see README.md."
-    )
+    print(f"\n{time.perf_counter() - started:.0f} seconds in all. Next: gru4rec simulate data, then see README.md.")
     return 0
 
 

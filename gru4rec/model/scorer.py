@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gru4rec.errors import DivergedError
 from gru4rec.model.network import GRU4RecModel
 
 MIN_ROWS = 32
@@ -29,9 +30,16 @@ class GRUScorer:
 
     Attributes:
         n_items: Items N that are scored.
+
+    Raises:
+        DivergedError: A weight is not a finite number. Such an item would be ranked neither above nor below others, and
+            metrics would look better than they are.
     """
 
     def __init__(self, model: GRU4RecModel) -> None:
+        for name, weight in model.state_dict().items():
+            if not bool(torch.isfinite(weight).all()):
+                raise DivergedError(f"{name} holds numbers that are not finite: the model diverged. Train it again")
         self._model = model.eval()
         self.n_items = model.n_items
 
