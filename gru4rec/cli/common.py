@@ -128,6 +128,7 @@ def progress(args: argparse.Namespace, what: str, n_events: int) -> Iterator[Cal
     shown = Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), Speed(),
         TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # else rich would send our results to standard error
     )  # fmt: skip
     with shown:
         task = shown.add_task(what, total=n_events)

@@ -1,4 +1,4 @@
-"""Learning is bracketed from both sides: near the optimum where there is a pattern, at popularity where there is none."""
+"""Learning is bracketed from both sides: near the optimum where there is a pattern, at popularity where none is."""
 
 from __future__ import annotations
 
