@@ -10,7 +10,7 @@ import ast
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -326,9 +326,20 @@ def _requirement(name: str) -> str:
     if name in special:
         return special[name]
     field = HyperParameters.model_fields[name]
+    if get_origin(field.annotation) is Literal:
+        return f"give {' or '.join(get_args(field.annotation))}"
     kind = "a whole number" if field.annotation is int else "a number"
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     bounds = [
         f"{sign} {getattr(rule, key)}" for rule in field.metadata for key, sign in signs.items() if hasattr(rule, key)
     ]
     return ", ".join([f"give {kind}", *bounds])
+
+
+def settings_table() -> str:
+    """Return the Markdown table of all settings that ``docs/settings.md`` holds."""
+    rows = ["| setting | default | what it is |", "|---|---|---|"]
+    for name, value in setting_values(hyper_parameters({})).items():
+        requirement = _requirement(name).removeprefix("give ")
+        rows.append(f"| `{name}` | `{value}` | {HyperParameters.model_fields[name].description} Takes {requirement}. |")
+    return "\n".join(rows)

@@ -85,6 +85,11 @@ class Lab:
         change(content)
         return self.file("damaged.model", bytes(content))
 
+    def pipe(self) -> Path:
+        """Make something that is no regular file; never a real device, which a defect would replace for everyone."""
+        os.mkfifo(self.out / "pipe")
+        return self.out / "pipe"
+
     def snapshot(self) -> dict[str, tuple[bytes, int]]:
         files = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
         return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
@@ -535,7 +540,8 @@ FLAG_ROWS = [
           "another path"),
     flags("save-to-long-name", ["-s", lambda lab: lab.out / ("x" * 300)], "cannot save to", "too long",
           "another path"),
-    flags("save-to-device", ["-s", "/dev/null"], "cannot save to /dev/null", "not a regular file", "another path"),
+    flags("save-to-pipe", ["-s", lambda lab: lab.pipe()], "cannot save to", "out/pipe", "not a regular file",
+          "another path"),
     flags("save-over-the-log", ["-s", lambda lab: lab.log], "log.tsv",
           "-s", defect="check_save_path: the model replaces the log"),
     flags("save-over-the-test-log", ["-t", lambda lab: lab.tsv(GOOD_ROWS), "-m", "5",

@@ -23,7 +23,7 @@ from gru4rec.errors import DataError
 SESSION_IDS = [10, 2, 10, -5, 2, 10]
 ITEM_IDS = [300, 7, 300, 12, 300, 7]
 TIMES = [50, 10, 40, 30, 20, 60]
-# By hand: sessions in integer order are -5, 2, 10, so their codes are 0, 1, 2. Items in order of appearance: 300, 7, 12.
+# By hand: sessions in integer order are -5, 2, 10, so their codes are 0, 1, 2. Items as they appear: 300, 7, 12.
 SESSION_CODES = [2, 1, 2, 0, 1, 2]
 ITEM_CODES = [0, 1, 0, 2, 0, 1]
 
@@ -213,7 +213,9 @@ def test_load_events_words_for_nothing_are_ids(tmp_path: Path) -> None:
         (["١٢", "12", "13"], ["١٢", "12", "13"]),  # other digits
     ],
 )
-def test_load_events_text_that_spells_integers_becomes_integers(ids: list[str], kept: list[Any], tmp_path: Path) -> None:
+def test_load_events_text_that_spells_integers_becomes_integers(
+    ids: list[str], kept: list[Any], tmp_path: Path
+) -> None:
     path = tmp_path / "log.tsv"
     columns = {"SessionId": [1, 1, 1], "ItemId": ids, "Time": [1, 2, 3]}
     path.write_text(text(columns), encoding="utf-8")
@@ -239,7 +241,9 @@ def test_load_events_ids_that_become_text_late_are_text_throughout(tmp_path: Pat
 def test_load_events_repeated_ids_far_apart_get_one_code(tmp_path: Path) -> None:
     n_rows = 200_000
     path = tmp_path / "log.csv"
-    path.write_text(text({"SessionId": ["s"] * n_rows, "ItemId": [f"i{n % 7}" for n in range(n_rows)], "Time": range(n_rows)}, ","))
+    path.write_text(
+        text({"SessionId": ["s"] * n_rows, "ItemId": [f"i{n % 7}" for n in range(n_rows)], "Time": range(n_rows)}, ",")
+    )
     log = load_events(path)
     assert (log.n_sessions, log.items.n_items) == (1, 7)
     assert log.item_code.tolist() == [n % 7 for n in range(n_rows)]
@@ -288,7 +292,9 @@ def test_load_events_dates_keep_their_order() -> None:
     assert times[2] == 24 * 60 * 60 * 1000  # milliseconds since 1970
 
 
-@pytest.mark.parametrize("kind", [pa.int8(), pa.uint8(), pa.int32(), pa.uint64(), pa.float16(), pa.float32(), pa.float64()])
+@pytest.mark.parametrize(
+    "kind", [pa.int8(), pa.uint8(), pa.int32(), pa.uint64(), pa.float16(), pa.float32(), pa.float64()]
+)
 def test_load_events_every_number_type_is_a_time(kind: pa.DataType) -> None:
     times = pa.array(np.array(TIMES).astype(kind.to_pandas_dtype()))
     assert load_events(pa.table(table(Time=times))).time.tolist() == TIMES
@@ -314,7 +320,9 @@ def test_load_events_every_number_type_is_a_time(kind: pa.DataType) -> None:
         lambda frame: frame.astype({"SessionId": "int64[pyarrow]", "ItemId": "string[pyarrow]"}),
     ],
 )
-def test_load_events_pandas_frame_of_any_type_gives_the_same_log(change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+def test_load_events_pandas_frame_of_any_type_gives_the_same_log(
+    change: Callable[[pd.DataFrame], pd.DataFrame],
+) -> None:
     frame = change(pd.DataFrame(table()))
     before = frame.copy(deep=True)
     check_usual(load_events(frame))
@@ -333,7 +341,9 @@ def test_load_events_pandas_frame_of_any_type_gives_the_same_log(change: Callabl
         lambda frame: pl.concat([frame.head(2), frame.tail(4)], rechunk=False),
     ],
 )
-def test_load_events_polars_frame_of_any_type_gives_the_same_log(change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+def test_load_events_polars_frame_of_any_type_gives_the_same_log(
+    change: Callable[[pl.DataFrame], pl.DataFrame],
+) -> None:
     frame = change(pl.DataFrame(table()))
     before = frame.clone()
     check_usual(load_events(frame))
@@ -407,7 +417,9 @@ def test_load_events_missing_id_in_a_dictionary_raises_with_its_row(values: list
 )
 def test_load_events_values_that_are_no_ids_raise(ids: pa.Array, kind: str) -> None:
     for name in ("SessionId", "ItemId"):
-        with pytest.raises(DataError, match=rf"column '{name}' of the pyarrow table holds .*{kind}.*Use .*integers or text"):
+        with pytest.raises(
+            DataError, match=rf"column '{name}' of the pyarrow table holds .*{kind}.*Use .*integers or text"
+        ):
             load_events(pa.table(table(**{name: ids})))
 
 
