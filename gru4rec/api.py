@@ -14,7 +14,8 @@ from torch import Tensor
 from gru4rec.bundle import Bundle, Status, load_bundle, save_bundle
 from gru4rec.config import HyperParameters, hyper_parameters, setting_values
 from gru4rec.data.batches import Negatives, SessionDataIterator
-from gru4rec.data.events import Columns, load_events
+from gru4rec.data.events import load_events
+from gru4rec.data.files import Columns
 from gru4rec.data.negatives import SampleStore
 from gru4rec.data.sessions import Sessions
 from gru4rec.data.vocabulary import Vocabulary
@@ -71,7 +72,7 @@ class GRU4Rec:
         self.n_epochs_done = 0
         self._recommender: Recommender | None = None
 
-    def set_params(self, **settings: Any) -> GRU4Rec:
+    def set_params(self, /, **settings: Any) -> GRU4Rec:
         """Change settings before training; those not named keep their values.
 
         Raises:

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gru4rec.errors import GRU4RecError
 
 if TYPE_CHECKING:
-    from gru4rec.data.events import Columns
+    from gru4rec.data.files import Columns
     from gru4rec.train.loop import EpochReport
 
 TIE_MODE_NAMES = ("standard", "conservative", "median", "tiebreaking", "no_dedupe")
@@ -30,6 +31,14 @@ def guarded(command: Callable[[], int]) -> int:
     except GRU4RecError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_status
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search("alloc|out of memory|overflowed", str(error)):
+            raise
+        print(
+            "MemoryError: the model does not fit into memory. Lower layers, embedding, n_sample or batch_size",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -100,7 +109,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def columns_of(args: argparse.Namespace) -> Columns:
     """Return the column names that were asked for."""
-    from gru4rec.data.events import Columns
+    from gru4rec.data.files import Columns
 
     return Columns(session_key=args.session_key, item_key=args.item_key, time_key=args.time_key)
 

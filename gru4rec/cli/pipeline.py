@@ -6,6 +6,7 @@ Everything that can be found wrong is found before training starts: settings, bo
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from gru4rec.config import setting_values
 from gru4rec.data.events import load_events
 from gru4rec.data.sessions import Sessions
 from gru4rec.data.vocabulary import Vocabulary
+from gru4rec.errors import ConfigError
 from gru4rec.evaluate.evaluator import check_cutoffs, evaluate
 from gru4rec.model.device import threads_that_help
 
@@ -68,10 +70,14 @@ def train_model(
         say(args, f"saved {save_path}")
 
 
-def check_save_path(save_path: str | None) -> None:
-    """Refuse a save path that would fail, before any work is done."""
-    if save_path is not None:
-        check_writable(save_path)
+def check_save_path(save_path: str | None, *, logs: Sequence[str] = ()) -> None:
+    """Refuse a save path that would fail, or replace a log, before any work is done."""
+    if save_path is None:
+        return
+    if any(os.path.exists(save_path) and os.path.exists(log) and os.path.samefile(save_path, log) for log in logs):
+        raise ConfigError(f"saving to {save_path} would replace the log that is read. Give -s another path")
+    check_writable(save_path)
+    check_writable(f"{save_path}.checkpoint")
 
 
 def print_settings(output: Output, gru: GRU4Rec, given: Sequence[str]) -> None:

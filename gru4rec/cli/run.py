@@ -69,14 +69,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from gru4rec.api import GRU4Rec
     from gru4rec.cli import pipeline
-    from gru4rec.config import parse_parameter_string, read_parameter_file
+    from gru4rec.config import hyper_parameters, parse_parameter_string, read_parameter_file
 
     if args.log_primary_metric and not args.test:
         raise ConfigError("-lpm prints a metric on a test log, and none is given. Add -t TEST")
     output = TextOutput()
     model_class = _model_class(args.gru4rec_model)
-    pipeline.check_save_path(args.save_model)
+    pipeline.check_save_path(args.save_model, logs=[*args.test, *([] if args.load_model else [args.path])])
     if args.load_model:
         gru = model_class.loadmodel(args.path, device=args.device)
         tests = pipeline.read_tests(args, args.test, gru.items)
@@ -85,6 +86,8 @@ def _run(args: argparse.Namespace) -> int:
     else:
         where = "-ps" if args.parameter_string is not None else args.parameter_file
         given = parse_parameter_string(args.parameter_string) if where == "-ps" else read_parameter_file(where)
+        if issubclass(model_class, GRU4Rec):
+            hyper_parameters(given, where=where)  # so that the message names the flag or the file
         gru = model_class(device=args.device)
         gru.set_params(**given)
         sessions = pipeline.read_sessions(args, args.path)
@@ -102,10 +105,11 @@ def _model_class(module_name: str) -> Any:
     """Import the GRU4Rec class of the module that -g names."""
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name != module_name:
+    except (ModuleNotFoundError, TypeError, ValueError) as error:  # the last two: ./x.py, and no name at all
+        missing = getattr(error, "name", None)
+        if missing and missing != module_name and not module_name.startswith(f"{missing}."):
             raise ConfigError(
-                f"module {module_name} of -g imports {error.name}, which is not installed. Install it"
+                f"module {module_name} of -g imports {missing}, which is not installed. Install it"
             ) from None
         raise ConfigError(
             f"no module {module_name!r} for -g. Give a module's name, such as gru4rec_pytorch, without .py"

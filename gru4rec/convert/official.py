@@ -72,6 +72,8 @@ def read_official_model(path: str | Path) -> OfficialModel:
         with zipfile.ZipFile(path) as members:
             archive = TorchArchive(members, Path(path).stat().st_size)
             return _extract(load_records(archive.read(archive.pickle_name())), archive)
+    except IsADirectoryError:
+        raise ModelFileError(f"{path} is a folder. Give the path of a model file of the official program") from None
     except FileNotFoundError:
         raise ModelFileError(f"no model file {str(path)!r}. Check the path.") from None
     except PickleFileError as error:

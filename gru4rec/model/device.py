@@ -41,7 +41,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
+    if device is None or str(device) != name or (device.type != "cuda" and name != "cpu"):  # torch wraps cuda:256 to 0
         raise DeviceError(f"unknown device {name!r}. Choose auto, cpu or cuda:N")
     if device.type == "cuda":
         n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0

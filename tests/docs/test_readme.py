@@ -130,5 +130,6 @@ def test_model_format_page_names_every_key_and_tensor() -> None:
         "status",
         "n_epochs_done",
         "checksums",
+        "header_checksum",
     }
     assert all(f"`{name}`" in page for name in names | keys)

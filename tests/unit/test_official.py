@@ -461,7 +461,7 @@ def test_read_flipped_byte_in_a_weight_is_refused(saved: Path) -> None:
 
 def test_read_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     assert_refused(tmp_path / "absent.pt", "no model file .*Check the path")
-    assert_refused(tmp_path, "damaged")
+    assert_refused(tmp_path, "is a folder")
 
 
 def test_read_zip_without_pickle_or_with_two_is_refused(tmp_path: Path) -> None:
