@@ -137,10 +137,8 @@ class Recommender:
 class LiveSession:
     """A visitor's session: tell it each click, ask it for a list at any time. Costs one GRU step a click.
 
-    Example:
-        >>> session = recommender.session()  # doctest: +SKIP
-        >>> session.update(2407)  # doctest: +SKIP
-        >>> session.recommend(5).item_ids  # doctest: +SKIP
+    Attributes:
+        n_unknown: Clicks so far on items that the model does not know.
     """
 
     def __init__(self, recommender: Recommender) -> None:

@@ -69,6 +69,7 @@ class PlainStep:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Train on one batch; see :class:`Step`."""
+        self.model.train()  # a callback may have scored with the model since the last step
         device = self.model.device
         lanes = torch.as_tensor(batch.lanes, device=device)
         input_idx = torch.as_tensor(batch.input_idx, device=device).long()

@@ -112,6 +112,21 @@ def test_seed_none_starts_from_the_compatibility_weights_and_repeats(golden_trai
     assert not same(fit(golden_train, seed=None), fit(golden_train, seed=42))
 
 
+def test_evaluating_during_training_changes_nothing(golden_train: Sessions, golden_test: Sessions) -> None:
+    """Scoring switches dropout off; the steps that follow must switch it on again."""
+    settings = {**BASE, "n_epochs": 2, "dropout_p_hidden": 0.4, "dropout_p_embed": 0.2}
+    watched = GRU4Rec(device="cpu", **settings)
+    steps = []
+
+    def look(n_events: int) -> None:
+        steps.append(n_events)
+        if len(steps) % 50 == 1:
+            evaluate(watched.scorer(), golden_test)
+
+    watched.fit(golden_train, on_epoch=lambda _report: watched.recommend([2407]), on_step=look)
+    assert same(watched, GRU4Rec(device="cpu", **settings).fit(golden_train))
+
+
 def test_sample_store_size_does_not_change_the_result(golden_train: Sessions) -> None:
     small = GRU4Rec(device="cpu", **BASE).fit(golden_train, sample_cache_max_size=100)
     assert same(small, fit(golden_train))
