@@ -107,6 +107,15 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing on standard error but errors")
 
 
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that reads logs and measures takes."""
+    add_measure_options(parser)
+    add_device_option(parser)
+    add_threads_option(parser)
+    add_output_options(parser)
+    add_column_options(parser)
+
+
 def columns_of(args: argparse.Namespace) -> Columns:
     """Return the column names that were asked for."""
     from gru4rec.data.files import Columns
@@ -219,3 +228,8 @@ class JsonOutput:
 
     def _print(self, event: str, **values: Any) -> None:
         print(json.dumps({"event": event, **values}), flush=True)
+
+
+def output_of(args: argparse.Namespace) -> Output:
+    """Return where results go, as ``--json`` says."""
+    return JsonOutput() if args.json else TextOutput()

@@ -7,15 +7,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from gru4rec.cli.common import (
-    JsonOutput,
-    TextOutput,
-    add_device_option,
-    add_output_options,
-    add_threads_option,
-    progress,
-    say,
-)
+from gru4rec.cli.common import add_device_option, add_output_options, add_threads_option, output_of, progress, say
 
 if TYPE_CHECKING:
     from gru4rec.api import GRU4Rec
@@ -67,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     gru = GRU4Rec(device=args.device, seed=args.seed, **SETTINGS)
     torch.set_num_threads(args.threads or threads_that_help(gru.settings))
-    output = JsonOutput() if args.json else TextOutput()
+    output = output_of(args)
     with progress(args, "training", train.n_targets * gru.settings.n_epochs) as on_step:
         gru.fit(train, on_epoch=output.epoch, on_step=on_step)
 

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gru4rec.cli.common import (
-    JsonOutput,
-    TextOutput,
-    add_column_options,
-    add_device_option,
-    add_measure_options,
-    add_output_options,
-    add_threads_option,
-)
+from gru4rec.cli.common import add_job_options, output_of
 
 HELP = "measure a saved model on test logs"
 
@@ -21,11 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("model", metavar="MODEL", help="model file")
     parser.add_argument("test", metavar="LOG", nargs="+", help="test logs")
-    add_measure_options(parser)
-    add_device_option(parser)
-    add_threads_option(parser)
-    add_output_options(parser)
-    add_column_options(parser)
+    add_job_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,5 +24,5 @@ def run(args: argparse.Namespace) -> int:
     gru = GRU4Rec.loadmodel(args.model, device=args.device)
     assert gru.items is not None
     tests = pipeline.read_tests(args, args.test, gru.items)
-    pipeline.evaluate_model(args, JsonOutput() if args.json else TextOutput(), gru, tests)
+    pipeline.evaluate_model(args, output_of(args), gru, tests)
     return 0

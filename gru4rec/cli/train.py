@@ -5,15 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gru4rec.cli.common import (
-    JsonOutput,
-    TextOutput,
-    add_column_options,
-    add_device_option,
-    add_measure_options,
-    add_output_options,
-    add_threads_option,
-)
+from gru4rec.cli.common import add_job_options, output_of
 
 HELP = "train a model on a log, measure it on test logs, save it"
 
@@ -25,17 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="LOG", help="training log (TAB separated, .csv or .parquet)")
     parser.add_argument("-o", "--output", metavar="MODEL", help="save the model there, such as model.gru4rec")
     parser.add_argument("-t", "--test", metavar="LOG", nargs="+", default=[], help="test logs to measure on")
-    add_measure_options(parser)
-    add_device_option(parser)
-    add_threads_option(parser)
-    add_output_options(parser)
+    add_job_options(parser)
     parser.add_argument(
         "-pf", "--parameter_file", metavar="FILE", help="settings file; flags given beside it come first"
     )
     parser.add_argument(
         "-ss", "--sample_store_size", metavar="N", type=int, default=10_000_000, help="negatives drawn at once"
     )
-    add_column_options(parser)
     group = parser.add_argument_group("settings")
     for name, field in HyperParameters.model_fields.items():
         default = "/".join(map(str, field.default)) if name == "layers" else field.default
@@ -49,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from gru4rec.cli import pipeline
     from gru4rec.config import HyperParameters, read_parameter_file
 
-    output = JsonOutput() if args.json else TextOutput()
+    output = output_of(args)
     given: dict[str, Any] = read_parameter_file(args.parameter_file) if args.parameter_file else {}
     given |= {name: value for name, value in vars(args).items() if name in HyperParameters.model_fields}
     gru = GRU4Rec(device=args.device).set_params(**given)
