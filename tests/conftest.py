@@ -29,6 +29,14 @@ def real_log(name: str) -> Path:
     return folder
 
 
+def official_models() -> Path:
+    """Return the folder of models saved by the official program, or skip the test where there is none."""
+    folder = Path(os.environ.get("GRU4REC_OFFICIAL_MODELS", ROOT.parent / "shared" / "golden" / "official_models"))
+    if not list(folder.glob("*.pt")):
+        pytest.skip(f"no models of the official program in {folder}: set GRU4REC_OFFICIAL_MODELS")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def golden_train() -> Sessions:
     """The recorded runs' training sessions."""

@@ -207,7 +207,8 @@ def _arrow_table(frame: Any, columns: Columns, kind: str) -> pa.Table:
             return frame.select(wanted)
         if hasattr(frame, "to_records"):  # pandas, which needs to be told to leave its index alone
             return pa.Table.from_pandas(frame[wanted], preserve_index=False)
-        return pa.table(frame[wanted])
+        taken = frame[wanted]
+        return taken.to_arrow() if hasattr(taken, "to_arrow") else pa.table(taken)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"cannot read {kind}: {first_line(error)}. Ids must be all integers (64 bit) or all text, times numbers"

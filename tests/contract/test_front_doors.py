@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import official_models
 
 from gru4rec.api import GRU4Rec
 from gru4rec.cli.main import main as gru4rec_command
@@ -298,11 +299,7 @@ def test_diverged_run_exits_1_keeps_the_last_epoch_and_saves_no_model(
 def test_official_models_convert_and_recommend_the_recorded_list(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = Path(os.environ.get("GRU4REC_OFFICIAL_MODELS", ROOT.parent / "shared" / "golden" / "official_models"))
-    files = sorted(folder.glob("*.pt"))
-    if not files:
-        pytest.skip(f"no models of the official program in {folder}: set GRU4REC_OFFICIAL_MODELS")
-    for file in files:
+    for file in sorted(official_models().glob("*.pt")):
         facts, path = json.loads(file.with_suffix(".json").read_text()), str(tmp_path / f"{file.stem}.gru4rec")
         assert run_py([str(file), "-l", "-d", "cpu"]) == 2
         assert f"gru4rec convert {file}" in capsys.readouterr().err

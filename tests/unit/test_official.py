@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import GOLDEN, official_models
 
 from gru4rec.convert import inert_pickle
 from gru4rec.convert.official import OfficialModel, read_official_model
@@ -30,7 +31,6 @@ from gru4rec.errors import ModelFileError
 torch = pytest.importorskip("torch")
 pd = pytest.importorskip("pandas")
 
-GOLDEN = Path(os.environ.get("GRU4REC_SHARED_GOLDEN") or Path(__file__).parents[2].parent / "shared" / "golden")
 SAMPLES = ("official_numpy126_pandas153", "official_numpy24_pandas31")
 N_ITEMS = 5
 INT_IDS = [50, 7, -3, 2**40, 12]
@@ -315,9 +315,7 @@ def score_session(model: OfficialModel, session: list[str]) -> np.ndarray:
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_read_sample_recommends_what_the_official_program_did(name: str) -> None:
-    folder = GOLDEN / "official_models"
-    if not (folder / f"{name}.pt").exists():
-        pytest.skip(f"no sample model in {folder} (set GRU4REC_SHARED_GOLDEN)")
+    folder = official_models()
     recorded = json.loads((folder / f"{name}.json").read_text())
     model = read_official_model(folder / f"{name}.pt")
     for key in ("layers", "loss", "embedding", "constrained_embedding"):
@@ -331,9 +329,7 @@ def test_read_sample_recommends_what_the_official_program_did(name: str) -> None
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_read_sample_support_and_vocabulary_agree_with_its_training_log(name: str) -> None:
-    path = GOLDEN / "official_models" / f"{name}.pt"
-    if not path.exists():
-        pytest.skip(f"no sample model in {path.parent} (set GRU4REC_SHARED_GOLDEN)")
+    path = official_models() / f"{name}.pt"
     items = [line.split("\t")[1] for line in (GOLDEN / "train.tsv").read_text().splitlines()[1:]]
     counts: OrderedDict[str, int] = OrderedDict()
     for item in items:
