@@ -13,7 +13,7 @@ _HOME = {
     "GRU4Rec": "gru4rec.api",
     "Recommender": "gru4rec.serve.recommender",
     "Recommendations": "gru4rec.serve.recommender",
-    "evaluate": "gru4rec.evaluate.evaluator",
+    "batch_eval": "gru4rec.api",
     "load_events": "gru4rec.data.events",
     "Sessions": "gru4rec.data.sessions",
     "Vocabulary": "gru4rec.data.vocabulary",
@@ -27,17 +27,16 @@ __all__ = [
     "Sessions",
     "Vocabulary",
     "__version__",
-    "evaluate",
+    "batch_eval",
     "load_events",
 ]
 
 if TYPE_CHECKING:
-    from gru4rec.api import GRU4Rec
+    from gru4rec.api import GRU4Rec, batch_eval
     from gru4rec.config import HyperParameters
     from gru4rec.data.events import load_events
     from gru4rec.data.sessions import Sessions
     from gru4rec.data.vocabulary import Vocabulary
-    from gru4rec.evaluate.evaluator import evaluate
     from gru4rec.serve.recommender import Recommendations, Recommender
 
 

@@ -19,7 +19,7 @@ from gru4rec.data.files import Columns
 from gru4rec.data.negatives import SampleStore
 from gru4rec.data.sessions import Sessions
 from gru4rec.data.vocabulary import Vocabulary
-from gru4rec.errors import ConfigError, DivergedError
+from gru4rec.errors import ConfigError, DataError, DivergedError
 from gru4rec.evaluate.evaluator import check_cutoffs, evaluate
 from gru4rec.evaluate.ranks import TieMode
 from gru4rec.model.device import resolve_device
@@ -71,6 +71,7 @@ class GRU4Rec:
         self.status: Status = "finished"
         self.n_epochs_done = 0
         self._recommender: Recommender | None = None
+        self._log_support_N: Tensor | None = None
 
     def set_params(self, /, **settings: Any) -> GRU4Rec:
         """Change settings before training; those not named keep their values.
@@ -120,6 +121,7 @@ class GRU4Rec:
         support = sessions.support()
         batches = self._batches(sessions, support, sample_cache_max_size, negatives)
         self.items, self.support, self._recommender = sessions.items, support, None
+        self._log_support_N = None
         self.n_epochs_done, self.status = 0, "checkpoint"
         self.model = self._new_model(initial_weights)
         step = self._step(batches)
@@ -148,7 +150,7 @@ class GRU4Rec:
         logq = self.settings.logq
         if logq == 0:
             return cross_entropy_loss(scores_AM)
-        log_p_M = self._log_support[column_idx_M]
+        log_p_M = self._log_support(column_idx_M)
         log_p_M[len(scores_AM) :] *= self.settings.sample_alpha
         return cross_entropy_loss(scores_AM, log_p_M=log_p_M, logq=logq)
 
@@ -256,14 +258,16 @@ class GRU4Rec:
     ) -> SessionDataIterator:
         settings = self.settings
         if negatives is None:
-            draws_needed = (sessions.n_targets + 1) * settings.n_sample * settings.n_epochs
-            negatives = SampleStore(
+            store = SampleStore(
                 support,
                 n_sample=settings.n_sample,
                 sample_alpha=settings.sample_alpha,
-                cache_size=min(cache_size, draws_needed),
+                cache_size=cache_size,
                 rng=np.random.default_rng([settings.draw_seed, 1]),
             )
+            batches = SessionDataIterator(sessions, batch_size=settings.batch_size, negatives=store)
+            store.expect_steps(batches.n_steps * settings.n_epochs)
+            return batches
         return SessionDataIterator(sessions, batch_size=settings.batch_size, negatives=negatives)
 
     def _new_model(self, initial_weights: Mapping[str, np.ndarray] | None) -> GRU4RecModel:
@@ -279,13 +283,18 @@ class GRU4Rec:
         return model.train()
 
     def _step(self, batches: SessionDataIterator) -> PlainStep:
-        model, _, support = self._trained()
-        self._log_support = torch.as_tensor(np.log(np.maximum(support, 1)), dtype=self.dtype, device=self.device)
+        model, _, _ = self._trained()
         loss = self.loss_fn_cross_entropy if self.settings.loss == "cross-entropy" else self.loss_fn_bpr_max
-        optimizer = IndexedAdagradM(
-            model.dense_parameters(), lr=self.settings.learning_rate, momentum=self.settings.momentum
-        )
+        optimizer = IndexedAdagradM(model.parameters(), lr=self.settings.learning_rate, momentum=self.settings.momentum)
         return PlainStep(model, optimizer, loss, n_lanes=batches.n_lanes, batch_size=self.settings.batch_size)
+
+    def _log_support(self, item_idx_M: Tensor) -> Tensor:
+        """Return log(support) of items, (M,), where they are asked for."""
+        if self._log_support_N is None or self._log_support_N.device != item_idx_M.device:
+            _, _, support = self._trained()
+            log_support_N = np.log(np.maximum(support, 1))
+            self._log_support_N = torch.as_tensor(log_support_N, dtype=self.dtype, device=item_idx_M.device)
+        return self._log_support_N[item_idx_M]
 
     def _last_good(self, checkpoint_path: str | Path | None) -> str:
         if checkpoint_path is None or not self.n_epochs_done:
@@ -328,6 +337,11 @@ def batch_eval(
     if not isinstance(test_data, Sessions):
         columns = Columns(session_key=session_key, item_key=item_key, time_key=time_key)
         sessions = Sessions.from_log(load_events(test_data, columns=columns), gru.items)
+    elif not sessions.items.same_as(gru.items):
+        raise DataError(
+            f"the sessions of {sessions.source} are encoded with another vocabulary than the model's. "
+            "Make them with Sessions.from_log(log, gru.items)"
+        )
     check_cutoffs(cutoff, sessions.items.n_items)
     if sessions.n_unknown_events or sessions.n_single_event_sessions:
         _log.warning(sessions.report())

@@ -247,6 +247,7 @@ def _vocabulary(tensors: dict[str, np.ndarray]) -> Vocabulary:
 @contextlib.contextmanager
 def _replacing(path: Path, *, keep: bool = True) -> Iterator[Path]:
     """Give a temporary file beside ``path``; on success it takes that name (if ``keep``), otherwise it is removed."""
+    path = Path(os.path.realpath(path))  # a link stays, and what it points to is replaced
     if os.path.isdir(path):  # os.path says no where a Path raises: a name too long, a folder that is locked
         raise ModelFileError(
             f"cannot save to {path}: it is a folder. Give a file name in it, such as {path / 'model.pt'}"

@@ -79,7 +79,7 @@ class HyperParameters(BaseModel):
     learning_rate: float = Field(0.05, gt=0, description="Adagrad's step size.")
     momentum: float = Field(0.0, ge=0, lt=1, description="Share of the last update that is repeated; 0 turns it off.")
     sample_alpha: float = Field(
-        0.5, ge=0, description="Negatives are drawn in proportion to support^sample_alpha; 0 is uniform."
+        0.5, ge=0, le=10, description="Negatives are drawn in proportion to support^sample_alpha; 0 is uniform."
     )
     n_sample: int = Field(
         2048,

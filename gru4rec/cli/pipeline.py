@@ -23,7 +23,7 @@ from gru4rec.data.sessions import Sessions
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import ConfigError
 from gru4rec.evaluate.evaluator import check_cutoffs, evaluate
-from gru4rec.model.device import threads_that_help
+from gru4rec.model.device import ALL_THREADS, threads_that_help
 
 
 def read_sessions(args: argparse.Namespace, path: str, items: Vocabulary | None = None) -> Sessions:
@@ -92,8 +92,7 @@ def evaluate_model(args: argparse.Namespace, output: Output, gru: GRU4Rec, tests
     Returns:
         (recall, mrr) of each test log, two dicts by k.
     """
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads or ALL_THREADS)  # the same after training as after loading
     results = []
     for test in tests:
         started = time.perf_counter()

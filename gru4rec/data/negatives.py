@@ -53,6 +53,10 @@ class SampleStore:
         self._store = np.empty((0, n_sample), dtype=np.int32)
         self._step = 0
 
+    def expect_steps(self, n_steps: int) -> None:
+        """Draw no more at once than so many steps need."""
+        self._steps_per_fill = max(1, min(self._steps_per_fill, n_steps))
+
     @property
     def probabilities(self) -> np.ndarray:
         """Float64 (n_items,), the probability that the store really draws each item with."""

@@ -52,6 +52,10 @@ class Vocabulary:
         """Number of items."""
         return len(self.item_ids)
 
+    def same_as(self, other: Vocabulary | None) -> bool:
+        """Tell whether another vocabulary numbers the same ids in the same way."""
+        return other is self or (other is not None and self.item_ids.equals(other.item_ids))
+
     @property
     def is_integer(self) -> bool:
         """True where ids are integers, False where they are text."""
@@ -73,7 +77,8 @@ class Vocabulary:
         if not self.is_integer:
             if isinstance(item_id, float | np.floating) and float(item_id).is_integer():
                 item_id = int(item_id)
-            return self._index_by_text.get(str(item_id))
+            known_kind = isinstance(item_id, str | int | float | np.number) and not isinstance(item_id, bool)
+            return self._index_by_text.get(str(item_id)) if known_kind else None
         number = _as_integer(item_id)
         if number is None:
             return None

@@ -7,6 +7,9 @@ import torch
 from gru4rec.config import HyperParameters
 from gru4rec.errors import DeviceError
 
+ALL_THREADS = torch.get_num_threads()
+"""Threads that torch would use by itself, as cores and OMP_NUM_THREADS say."""
+
 _FLOP_WORTH_A_SECOND_THREAD = 2e8
 
 
@@ -19,7 +22,7 @@ def threads_that_help(settings: HyperParameters) -> int:
     """
     n_hidden, n_lanes = max(settings.layers), settings.batch_size
     flop = 30 * n_lanes * n_hidden**2 + 6 * n_lanes * n_hidden * (n_lanes + settings.n_sample)
-    return 1 if flop < _FLOP_WORTH_A_SECOND_THREAD else torch.get_num_threads()
+    return 1 if flop < _FLOP_WORTH_A_SECOND_THREAD else ALL_THREADS
 
 
 def resolve_device(name: str) -> torch.device:

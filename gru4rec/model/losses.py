@@ -60,7 +60,7 @@ def bpr_max_loss(scores_BM: Tensor, *, bpreg: float = 1.0) -> Tensor:
         Float scalar, the sum over B. The caller divides by the nominal batch size.
 
     Raises:
-        ShapeError: M < B, so some lane has no target column.
+        ShapeError: M < B, so some lane has no target column, or M = 1, so there is no negative.
 
     References:
         Hidasi and Karatzoglou, CIKM 2018, arXiv:1706.03847, section 3.3 (BPR-max with score regularisation).
@@ -70,6 +70,8 @@ def bpr_max_loss(scores_BM: Tensor, *, bpreg: float = 1.0) -> Tensor:
         1.3863
     """
     _need_target_columns(scores_BM)
+    if scores_BM.shape[1] < 2:
+        raise ShapeError("one score column is a target without a negative. Give two columns or more")
     weights_BM = softmax_over_negatives(scores_BM)
     target_B1 = scores_BM.diagonal().unsqueeze(1)
     beaten_B = (torch.sigmoid(target_B1 - scores_BM) * weights_BM).sum(dim=1)

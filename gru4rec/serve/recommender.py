@@ -23,6 +23,7 @@ from gru4rec.model.scorer import GRUScorer, State
 from gru4rec.serve.topk import top_k
 
 Exclude = Literal["seen"] | Iterable[Any] | None
+Denied = Literal["seen"] | np.ndarray | None
 
 _SCORES_AT_ONCE = 16_000_000
 """Scores held at a time: sessions of a batch are cut so that sessions x items stays below (64 MB)."""
@@ -84,13 +85,14 @@ class Recommender:
         Raises:
             ConfigError: k out of range, a session that is a single text, or an ``exclude`` of another kind.
         """
+        denied = self._denied(exclude)
         clicked = [self._known(session) for session in sessions]
         unknown = [len(session) - len(item_idx) for session, item_idx in zip(sessions, clicked, strict=True)]
         at_once = max(1, min(512, _SCORES_AT_ONCE // self.items.n_items))
         lists: list[Recommendations] = []
         for first in range(0, len(clicked), at_once):
             part = slice(first, first + at_once)
-            lists += self._lists(self._read_sessions(clicked[part]), clicked[part], unknown[part], k, exclude)
+            lists += self._lists(self._read_sessions(clicked[part]), clicked[part], unknown[part], k, denied)
         return lists
 
     def session(self) -> LiveSession:
@@ -114,22 +116,27 @@ class Recommender:
         return state
 
     def _lists(
-        self, state: State, clicked: Sequence[Sequence[int]], unknown: Sequence[int], k: int, exclude: Exclude
+        self, state: State, clicked: Sequence[Sequence[int]], unknown: Sequence[int], k: int, denied: Denied
     ) -> list[Recommendations]:
         """Turn R states into R lists."""
         if not 1 <= k <= self.items.n_items:
             raise ConfigError(f"k={k} is out of range: the model has {self.items.n_items} items. Give k from 1 to that")
         scores_RN = torch.cat([scores for _, scores in score_blocks(self._scorer, state)], dim=1).cpu().numpy()
-        fixed = None if exclude is None or exclude == "seen" else self._excluded(exclude)
         lists = []
         for row, item_idx in enumerate(clicked):
             scores_N = scores_RN[row] if len(item_idx) else self._support
-            best = top_k(scores_N, k, excluded_idx=np.array(item_idx, dtype=np.int64) if exclude == "seen" else fixed)
+            seen_or_denied = np.array(item_idx, dtype=np.int64) if isinstance(denied, str) else denied
+            best = top_k(scores_N, k, excluded_idx=seen_or_denied)
             lists.append(Recommendations(self.items.ids_of(best), scores_N[best].tolist(), unknown[row]))
         return lists
 
-    def _excluded(self, exclude: Iterable[Any]) -> np.ndarray:
+    def _denied(self, exclude: Exclude) -> Denied:
+        """Turn what to leave out into item indices, once for all sessions; "seen" differs from session to session."""
+        if exclude is None:
+            return None
         if isinstance(exclude, str):
+            if exclude == "seen":
+                return "seen"
             raise ConfigError(f"unknown exclude {exclude!r}. Give 'seen' or a collection of item ids")
         return np.array(self._known(list(exclude)), dtype=np.int64)
 
@@ -163,4 +170,5 @@ class LiveSession:
 
     def recommend(self, k: int = 20, *, exclude: Exclude = None) -> Recommendations:
         """Recommend the next items; see :meth:`Recommender.recommend_batch`."""
-        return self._recommender._lists(self._state, [self._clicked], [self.n_unknown], k, exclude)[0]
+        denied = self._recommender._denied(exclude)
+        return self._recommender._lists(self._state, [self._clicked], [self.n_unknown], k, denied)[0]

@@ -16,7 +16,8 @@ class IndexedAdagradM(torch.optim.Optimizer):
     there is no v. Rows that a step does not touch keep A, v and w.
 
     Args:
-        params: Dense weights, updated as a whole by :meth:`step`.
+        params: Weights. :meth:`step` updates those that have a gradient as a whole; item matrices have none, and are
+            updated by :meth:`step_rows`.
         lr: Step size, > 0.
         momentum: Share of the last update that is repeated, 0 up to 1.
         eps: Added inside the root.
@@ -47,7 +48,7 @@ class IndexedAdagradM(torch.optim.Optimizer):
         """Update the rows of an item matrix that occur in ``item_idx_R``, gradients of equal rows summed first.
 
         Args:
-            table: Item matrix (N, D); need not be among ``params``.
+            table: Item matrix (N, D), one of ``params``.
             item_idx_R: Int64 (R,), may repeat.
             gradient_RD: Float (R, D).
         """

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import GOLDEN
 
-from gru4rec.api import GRU4Rec
+from gru4rec.api import GRU4Rec, batch_eval
 from gru4rec.config import HyperParameters
+from gru4rec.data.events import load_events
 from gru4rec.data.sessions import Sessions
-from gru4rec.errors import ConfigError, DivergedError
+from gru4rec.errors import ConfigError, DataError, DivergedError
 from gru4rec.evaluate.evaluator import evaluate
 
 BASE: dict[str, Any] = {"layers": [8], "batch_size": 16, "n_sample": 24, "n_epochs": 1, "seed": 1, "learning_rate": 0.1}
@@ -125,6 +127,23 @@ def test_evaluating_during_training_changes_nothing(golden_train: Sessions, gold
 
     watched.fit(golden_train, on_epoch=lambda _report: watched.recommend([2407]), on_step=look)
     assert same(watched, GRU4Rec(device="cpu", **settings).fit(golden_train))
+
+
+def test_loss_of_a_loaded_model_can_be_asked_for(golden_train: Sessions, tmp_path: Path) -> None:
+    gru = fit(golden_train, logq=1.0)
+    gru.savemodel(tmp_path / "m.gru4rec")
+    loaded = GRU4Rec.loadmodel(tmp_path / "m.gru4rec", device="cpu")
+    scores, columns = torch.zeros(2, 4), torch.tensor([5, 6, 7, 8])
+    support = np.bincount(golden_train.item_idx)
+    weights = np.array([support[5], support[6], support[7] ** 0.5, support[8] ** 0.5])
+    expected = -np.log((1 / weights[:2]) / (1 / weights).sum()).sum()
+    assert loaded.loss_fn_cross_entropy(scores, columns).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_sessions_of_another_vocabulary_are_refused(golden_train: Sessions) -> None:
+    other = Sessions.from_log(load_events(GOLDEN / "test.tsv"))
+    with pytest.raises(DataError, match=r"another vocabulary than the model's\. Make them with"):
+        batch_eval(fit(golden_train), other)
 
 
 def test_sample_store_size_does_not_change_the_result(golden_train: Sessions) -> None:

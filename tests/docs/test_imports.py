@@ -86,3 +86,10 @@ def test_import_and_help_do_not_load_torch(code: str) -> None:
 def test_serving_needs_no_trainer_pandas_or_polars() -> None:
     loaded = modules_after("import gru4rec.serve.recommender")
     assert not loaded & {"pandas", "polars", "gru4rec.train", "gru4rec.cli"}
+
+
+def test_public_names_are_what_they_say_even_after_their_packages_are_imported() -> None:
+    import gru4rec
+    import gru4rec.evaluate.evaluator
+
+    assert all(callable(getattr(gru4rec, name)) for name in gru4rec.__all__ if name != "__version__")

@@ -65,6 +65,15 @@ def test_save_replaces_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["m.pt"]
 
 
+def test_save_through_a_link_keeps_the_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "current.pt").symlink_to(tmp_path / "real" / "m.pt")
+    for n_items in (2, 3):
+        save_bundle(make_bundle(list(range(n_items))), tmp_path / "current.pt")
+        assert (tmp_path / "current.pt").is_symlink()
+        assert load_bundle(tmp_path / "real" / "m.pt").items.n_items == n_items
+
+
 def test_saved_file_has_the_usual_mode(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     save_bundle(make_bundle([1, 2]), tmp_path / "m.pt")

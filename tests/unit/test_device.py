@@ -26,7 +26,7 @@ def test_absent_cuda_device_is_refused() -> None:
 
 
 def test_small_steps_get_one_thread_and_large_ones_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    monkeypatch.setattr("gru4rec.model.device.ALL_THREADS", 6)
     # 0.054 and 3.6 GFLOP a step
     assert threads_that_help(hyper_parameters({"layers": 100, "batch_size": 32})) == 1
     assert threads_that_help(hyper_parameters({"layers": 512, "batch_size": 240})) == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -64,6 +65,19 @@ def test_weights_without_gradient_stay() -> None:
     weight = torch.nn.Parameter(torch.ones(2))
     IndexedAdagradM([weight], lr=0.1).step()
     assert weight.tolist() == [1.0, 1.0]
+
+
+def test_state_of_item_rows_survives_saving() -> None:
+    tables = [torch.nn.Parameter(torch.zeros(3, 1), requires_grad=False) for _ in range(2)]
+    first, second = (IndexedAdagradM([table], lr=0.1, momentum=0.5) for table in tables)
+    rows, gradient = torch.tensor([1]), torch.ones(1, 1)
+    first.step_rows(tables[0], rows, gradient)
+    tables[1].copy_(tables[0])
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for optimizer, table in zip((first, second), tables, strict=True):
+        optimizer.step_rows(table, rows, gradient)
+    assert torch.equal(*tables)
+    assert tables[0][1].item() != -0.1
 
 
 def test_closure_is_refused() -> None:

@@ -81,6 +81,17 @@ def test_batch_equals_one_by_one_in_any_order(
     assert gru.recommend_batch(sessions, exclude="seen") == expected
 
 
+def test_exclude_holds_for_every_session_whatever_kind_of_collection_it_is(
+    gru: GRU4Rec, session: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recommender_module, "_SCORES_AT_ONCE", 385 * 2)  # several parts
+    whole = gru.recommend(session, 385).item_ids
+    expected = [i for i in whole if i not in whole[:3]][:5]
+    for exclude in (whole[:3], set(whole[:3]), iter(whole[:3]), np.array(whole[:3])):
+        lists = gru.recommend_batch([session] * 5, 5, exclude=exclude)
+        assert [found.item_ids for found in lists] == [expected] * 5
+
+
 def test_empty_batch_gives_no_lists(gru: GRU4Rec) -> None:
     assert gru.recommend_batch([]) == []
 
