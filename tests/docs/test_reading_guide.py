@@ -12,12 +12,38 @@ import pytest
 from gru4rec.config import HyperParameters
 
 ROOT = Path(__file__).parent.parent.parent
-GUIDES = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("reading-guide", "reading-guide.zh")}
+GUIDES = {
+    name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("reading-guide", "reading-guide.zh")
+}
 each_guide = pytest.mark.parametrize("name", GUIDES)
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+
+
+def prose(text: str) -> str:
+    """The text without its fenced blocks."""
+    return FENCE.sub("", text)
 
 
 def code_names(text: str) -> set[str]:
-    return set(re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)))
+    """What stands between backticks outside fenced blocks."""
+    return set(re.findall(r"`([^`\n]+)`", prose(text)))
+
+
+def dotted_names(text: str) -> set[str]:
+    """Dotted names under gru4rec, fenced blocks included."""
+    return set(re.findall(r"(?<![\w./-])gru4rec(?:\.\w+)+", text))
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Language and content of the fenced blocks that are commands."""
+    return [(language, content) for language, content in FENCE.findall(text) if language]
+
+
+def breakpoints(text: str) -> set[str]:
+    """What the pdb sessions and the table of section 2.10 stop at."""
+    typed = {name for _, content in blocks(text) for name in re.findall(r"\b(?:b|tbreak) (gru4rec[\w.]+)", content)}
+    return typed | set(re.findall(r"^\|[^|]*\| `(gru4rec\.[\w.]+)` \| `", prose(text), flags=re.MULTILINE))
 
 
 def resolve(dotted: str) -> Any:
@@ -34,51 +60,70 @@ def resolve(dotted: str) -> Any:
     raise ModuleNotFoundError(dotted)
 
 
-@each_guide
-def test_guide_paths_exist(name: str) -> None:
-    paths = {path for code in code_names(GUIDES[name]) for path in re.findall(r"[\w/]+\.py", code)}
-    assert len(paths) >= 15
-    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+def table(text: str, heading: str) -> list[list[str]]:
+    """Cells of the rows of the first table under a numbered heading, without its head."""
+    section = re.split(r"^#+ ", text.split(f"\n### {heading} ")[1], flags=re.MULTILINE)[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
 
 
 @each_guide
-def test_guide_breakpoints_name_functions_and_classes_that_exist(name: str) -> None:
-    dotted = {found for code in code_names(GUIDES[name]) for found in re.findall(r"^gru4rec(?:\.\w+)+", code)}
-    assert len(dotted) >= 12
-    for found in dotted:
-        resolve(found)
+def test_guide_file_paths_all_exist(name: str) -> None:
+    paths = set(re.findall(r"`((?:gru4rec/)?[\w/]+\.py)`", GUIDES[name]))
+    assert len(paths) >= 18
+    assert [path for path in sorted(paths) if not (ROOT / path).is_file()] == []
 
 
 @each_guide
-def test_guide_classes_and_functions_exist(name: str) -> None:
-    homes = [
-        "api.GRU4Rec",
-        "config.HyperParameters",
-        "data.batches",
-        "data.negatives",
-        "model.network",
-        "model.initial",
-    ]
-    homes += ["model.network.GRU4RecModel", "train.loop", "train.step", "train.optim", "model.scorer"]
-    for word in ("SampleStore", "SessionDataIterator", "PlainStep", "IndexedAdagradM", "GRU4RecModel", "initialise"):
-        assert f"`{word}`" in GUIDES[name]
-        assert any(hasattr(resolve(f"gru4rec.{home}"), word) for home in homes)
+def test_guide_dotted_names_all_resolve(name: str) -> None:
+    found = dotted_names(GUIDES[name])
+    assert len(found) >= 30
+    for dotted in sorted(found):
+        resolve(dotted)
 
 
 @each_guide
-def test_guide_settings_are_all_there(name: str) -> None:
-    (table,) = re.findall(r"^\| (?:setting|超参数) \|.*?\n\n", GUIDES[name], flags=re.DOTALL | re.MULTILINE)
-    first_cells = "".join(line.split("|")[1] for line in table.splitlines()[2:] if line)
-    assert set(re.findall(r"`(\w+)`", first_cells)) == HyperParameters.model_fields.keys()
+def test_guide_breakpoints_stop_in_functions_of_this_package(name: str) -> None:
+    """A decorated function would make pdb stop in the decorator's file."""
+    found = breakpoints(GUIDES[name])
+    assert len(found) >= 18
+    for dotted in sorted(found):
+        function = resolve(dotted)
+        code = getattr(function, "__func__", function).__code__
+        assert Path(code.co_filename).is_relative_to(ROOT / "gru4rec"), dotted
 
 
-def test_both_guides_name_the_same_code() -> None:
+@each_guide
+def test_guide_settings_reference_has_every_hyper_parameter_once(name: str) -> None:
+    rows = table(GUIDES[name], "3.2")
+    assert sorted(row[0].strip("`") for row in rows) == sorted(HyperParameters.model_fields)
+
+
+@each_guide
+def test_guide_links_to_files_lead_somewhere(name: str) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", GUIDES[name])
+    assert len(targets) >= 3
+    assert [target for target in targets if not (ROOT / "docs" / target).is_file()] == []
+
+
+def test_guides_code_names_in_both_languages_are_the_same() -> None:
     english, chinese = (code_names(text) for text in GUIDES.values())
     assert english == chinese
 
 
-def test_both_guides_have_the_same_headings_and_tables() -> None:
-    levels = [re.findall(r"^(#+) (?:\d)?", text, flags=re.MULTILINE) for text in GUIDES.values()]
-    assert levels[0] == levels[1]
-    tables = [[line.count("|") for line in text.splitlines() if line.startswith("|")] for text in GUIDES.values()]
-    assert tables[0] == tables[1]
+def test_guides_commands_in_both_languages_are_the_same() -> None:
+    english, chinese = (blocks(text) for text in GUIDES.values())
+    assert len(english) >= 10
+    assert english == chinese
+
+
+def test_guides_headings_in_both_languages_have_the_same_levels_and_numbers() -> None:
+    english, chinese = (re.findall(r"^(#+) ([\d.]*)", prose(text), flags=re.MULTILINE) for text in GUIDES.values())
+    assert len(english) >= 18
+    assert english == chinese
+
+
+def test_guides_measured_figures_in_both_languages_are_the_same() -> None:
+    english, chinese = ([row[1:3] for row in table(text, "3.3")] for text in GUIDES.values())
+    assert 8 <= len(english) <= 12
+    assert english == chinese
