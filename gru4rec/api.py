@@ -26,7 +26,7 @@ from gru4rec.model.device import resolve_device
 from gru4rec.model.initial import initialise
 from gru4rec.model.losses import bpr_max_loss, cross_entropy_loss, elu
 from gru4rec.model.network import GRU4RecModel
-from gru4rec.model.scorer import GRUScorer
+from gru4rec.model.scorer import GRUScorer, check_finite
 from gru4rec.serve.recommender import Exclude, LiveSession, Recommendations, Recommender
 from gru4rec.train.loop import EpochReport, train
 from gru4rec.train.optim import IndexedAdagradM
@@ -123,10 +123,11 @@ class GRU4Rec:
         self.items, self.support, self._recommender = sessions.items, support, None
         self._log_support_N = None
         self.n_epochs_done, self.status = 0, "checkpoint"
-        self.model = self._new_model(initial_weights)
+        self.model = model = self._new_model(initial_weights)
         step = self._step(batches)
 
         def finish_epoch(report: EpochReport) -> None:
+            check_finite(model)  # the loss of a step does not see what its update does
             self.n_epochs_done = report.epoch
             on_epoch(report)
             if checkpoint_path is not None and report.epoch < self.settings.n_epochs:

@@ -32,14 +32,11 @@ class GRUScorer:
         n_items: Items N that are scored.
 
     Raises:
-        DivergedError: A weight is not a finite number. Such an item would be ranked neither above nor below others, and
-            metrics would look better than they are.
+        DivergedError: A weight is not a finite number.
     """
 
     def __init__(self, model: GRU4RecModel) -> None:
-        for name, weight in model.state_dict().items():
-            if not bool(torch.isfinite(weight).all()):
-                raise DivergedError(f"{name} holds numbers that are not finite: the model diverged. Train it again")
+        check_finite(model)
         self._model = model.eval()
         self.n_items = model.n_items
 
@@ -81,6 +78,20 @@ class GRUScorer:
         columns = torch.as_tensor(np.asarray(item_idx, dtype=np.int64), device=self.device)
         weight_CH, bias_C = self._model.Wy.weight.index_select(0, columns), self._model.By.weight[columns, 0]
         return torch.addmm(bias_C, _fill_up(state[-1]), weight_CH.T)[: len(state[-1])]
+
+
+def check_finite(model: GRU4RecModel) -> None:
+    """Make sure that all weights are numbers.
+
+    An item whose weights are not would be ranked neither above nor below others, and metrics would look better than they
+    are.
+
+    Raises:
+        DivergedError: A weight is not a finite number.
+    """
+    for name, weight in model.state_dict().items():
+        if not bool(torch.isfinite(weight).all()):
+            raise DivergedError(f"{name} holds numbers that are not finite: the model diverged. Train it again")
 
 
 def _fill_up(values: Tensor) -> Tensor:

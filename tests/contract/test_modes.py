@@ -208,6 +208,21 @@ def test_diverged_training_keeps_the_last_good_epoch_and_marks_the_model(
     assert evaluate(good.scorer(), golden_test).n_targets == golden_test.n_targets
 
 
+def test_weights_ruined_by_the_last_update_of_an_epoch_are_noticed(golden_train: Sessions) -> None:
+    gru = GRU4Rec(device="cpu", **BASE)
+    seen = 0
+
+    def ruin_the_last_step(n_events: int) -> None:
+        nonlocal seen
+        seen += n_events
+        if seen == golden_train.n_targets and gru.model is not None:
+            gru.model.By.weight[3] = float("inf")
+
+    with pytest.raises(DivergedError, match=r"By\.weight holds numbers that are not finite"):
+        gru.fit(golden_train, on_step=ruin_the_last_step)
+    assert (gru.status, gru.n_epochs_done) == ("diverged", 0)
+
+
 def test_evaluation_of_weights_that_are_not_finite_is_refused(golden_train: Sessions, golden_test: Sessions) -> None:
     gru = fit(golden_train)
     assert gru.model is not None
