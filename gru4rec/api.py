@@ -53,7 +53,6 @@ class GRU4Rec:
         DeviceError: The device is not there.
 
     Example:
-        >>> from gru4rec.data.simulate import ShopSettings, simulate_shop
         >>> gru = GRU4Rec(layers=[16], n_epochs=1, n_sample=32, device="cpu")
         >>> gru.settings.layers
         (16,)
@@ -74,7 +73,7 @@ class GRU4Rec:
         self._log_support_N: Tensor | None = None
 
     def set_params(self, /, **settings: Any) -> GRU4Rec:
-        """Change settings before training; those not named keep their values.
+        """Change settings for the next :meth:`fit`; those not named keep their values, and so does a trained model.
 
         Raises:
             ConfigError: An unknown or wrong setting.
@@ -176,7 +175,7 @@ class GRU4Rec:
         """
         model, items, support = self._trained()
         weights = {name: weight.detach().cpu().numpy() for name, weight in model.state_dict().items()}
-        return Bundle(self.settings, weights, items, support, self.status, self.n_epochs_done)
+        return Bundle(model.settings, weights, items, support, self.status, self.n_epochs_done)
 
     @classmethod
     def loadmodel(cls, path: str | Path, device: str | torch.device = "auto") -> GRU4Rec:

@@ -66,7 +66,8 @@ def train_model(
     output.training_time(time.perf_counter() - started)
     if save_path is not None and checkpoint_path is not None:
         gru.savemodel(save_path)
-        Path(checkpoint_path).unlink(missing_ok=True)
+        if gru.settings.n_epochs > 1:  # else none was written, and a file of that name is not ours
+            Path(checkpoint_path).unlink(missing_ok=True)
         say(args, f"saved {save_path}")
 
 

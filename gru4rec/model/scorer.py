@@ -83,8 +83,7 @@ class GRUScorer:
 def check_finite(model: GRU4RecModel) -> None:
     """Make sure that all weights are numbers.
 
-    An item whose weights are not would be ranked neither above nor below others, and metrics would look better than they
-    are.
+    An item whose weights are not would be ranked neither above nor below others, and metrics would look too good.
 
     Raises:
         DivergedError: A weight is not a finite number.

@@ -99,7 +99,7 @@ class PlainStep:
             self._apply()
 
     def _apply(self) -> None:
-        """Update the dense weights and each item matrix once with the mean gradient of the waiting steps."""
+        """Update each weight once with the sum of the waiting gradients over grad_accumulation, also when fewer wait."""
         share = 1 / self._grad_accumulation
         for weight in self.model.dense_parameters():
             assert weight.grad is not None

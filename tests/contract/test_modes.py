@@ -231,6 +231,14 @@ def test_evaluation_of_weights_that_are_not_finite_is_refused(golden_train: Sess
         evaluate(gru.scorer(), golden_test)
 
 
+def test_set_params_after_training_does_not_touch_the_trained_model(golden_train: Sessions, tmp_path: Path) -> None:
+    gru = fit(golden_train).set_params(layers=[3], loss="bpr-max")
+    gru.savemodel(tmp_path / "m.gru4rec")
+    loaded = GRU4Rec.loadmodel(tmp_path / "m.gru4rec", device="cpu")
+    assert loaded.settings.layers == (8,)
+    assert same(loaded, gru)
+
+
 def test_set_params_keeps_what_is_not_named_and_refuses_what_is_unknown() -> None:
     gru = GRU4Rec(device="cpu", momentum=0.3).set_params(layers="20/10")
     assert (gru.settings.momentum, gru.settings.layers) == (0.3, (20, 10))
