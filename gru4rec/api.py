@@ -62,6 +62,8 @@ class GRU4Rec:
         self, *, device: str | torch.device = "auto", dtype: torch.dtype = torch.float32, **settings: Any
     ) -> None:
         self.settings: HyperParameters = hyper_parameters(settings)
+        if dtype not in (torch.float32, torch.float64):
+            raise ConfigError(f"dtype={dtype} cannot be saved. Give torch.float32 or torch.float64")
         self.device = resolve_device(str(device))
         self.dtype = dtype
         self.model: GRU4RecModel | None = None
@@ -168,7 +170,7 @@ class GRU4Rec:
         save_bundle(self.bundle(), path)
 
     def bundle(self) -> Bundle:
-        """Return what a model file holds.
+        """Return what a model file holds. On a CPU its weights share memory with the model.
 
         Raises:
             ConfigError: The model is not trained.

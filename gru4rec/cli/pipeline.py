@@ -71,14 +71,15 @@ def train_model(
         say(args, f"saved {save_path}")
 
 
-def check_save_path(save_path: str | None, *, logs: Sequence[str] = ()) -> None:
-    """Refuse a save path that would fail, or replace a log, before any work is done."""
+def check_save_path(save_path: str | None, *, inputs: Sequence[str | None]) -> None:
+    """Refuse a save path that would fail, or replace a file that is read, before any work is done."""
     if save_path is None:
         return
-    if any(os.path.exists(save_path) and os.path.exists(log) and os.path.samefile(save_path, log) for log in logs):
-        raise ConfigError(f"saving to {save_path} would replace the log that is read. Give -s another path")
-    check_writable(save_path)
-    check_writable(f"{save_path}.checkpoint")
+    for path in (save_path, f"{save_path}.checkpoint"):
+        for read in inputs:
+            if read is not None and os.path.exists(path) and os.path.exists(read) and os.path.samefile(path, read):
+                raise ConfigError(f"saving to {save_path} would replace {read}, which is read. Give -s another path")
+        check_writable(path)
 
 
 def print_settings(output: Output, gru: GRU4Rec, given: Sequence[str]) -> None:
@@ -103,7 +104,8 @@ def evaluate_model(args: argparse.Namespace, output: Output, gru: GRU4Rec, tests
         seconds = time.perf_counter() - started
         say(
             args,
-            f"{evaluation.n_targets:,} events of {test.source} ranked among {test.items.n_items:,}: {seconds:.1f}s",
+            f"{evaluation.n_targets:,} events of {test.source} ranked among {test.items.n_items:,} "
+            f"on {gru.device}: {seconds:.1f}s",
         )
         output.metrics(test.source, evaluation.n_targets, recall, mrr)
         results.append((recall, mrr))

@@ -69,7 +69,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from gru4rec.api import GRU4Rec
     from gru4rec.cli import pipeline
     from gru4rec.config import hyper_parameters, parse_parameter_string, read_parameter_file
 
@@ -77,7 +76,8 @@ def _run(args: argparse.Namespace) -> int:
         raise ConfigError("-lpm prints a metric on a test log, and none is given. Add -t TEST")
     output = TextOutput()
     model_class = _model_class(args.gru4rec_model)
-    pipeline.check_save_path(args.save_model, logs=[*args.test, *([] if args.load_model else [args.path])])
+    model_path = [] if args.load_model else [args.path]
+    pipeline.check_save_path(args.save_model, inputs=[*args.test, args.parameter_file, *model_path])
     if args.load_model:
         gru = model_class.loadmodel(args.path, device=args.device)
         tests = pipeline.read_tests(args, args.test, gru.items)
@@ -86,8 +86,7 @@ def _run(args: argparse.Namespace) -> int:
     else:
         where = "-ps" if args.parameter_string is not None else args.parameter_file
         given = parse_parameter_string(args.parameter_string) if where == "-ps" else read_parameter_file(where)
-        if issubclass(model_class, GRU4Rec):
-            hyper_parameters(given, where=where)  # so that the message names the flag or the file
+        hyper_parameters(given, where=where)  # so that the message names the flag or the file
         gru = model_class(device=args.device)
         gru.set_params(**given)
         sessions = pipeline.read_sessions(args, args.path)
@@ -103,6 +102,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _model_class(module_name: str) -> Any:
     """Import the GRU4Rec class of the module that -g names."""
+    from gru4rec.api import GRU4Rec
+
     try:
         module = importlib.import_module(module_name)
     except (ModuleNotFoundError, TypeError, ValueError) as error:  # the last two: ./x.py, and no name at all
@@ -114,6 +115,12 @@ def _model_class(module_name: str) -> Any:
         raise ConfigError(
             f"no module {module_name!r} for -g. Give a module's name, such as gru4rec_pytorch, without .py"
         ) from None
-    if not hasattr(module, "GRU4Rec"):
-        raise ConfigError(f"module {module_name} of -g has no class GRU4Rec. Name a module that defines one")
-    return module.GRU4Rec
+    except (ImportError, SyntaxError) as error:
+        raise ConfigError(f"cannot import module {module_name} of -g: {error}. Mend it") from None
+    model_class = getattr(module, "GRU4Rec", None)
+    if not (isinstance(model_class, type) and issubclass(model_class, GRU4Rec)):
+        raise ConfigError(
+            f"module {module_name} of -g has no class GRU4Rec that builds on gru4rec.GRU4Rec. "
+            "Name a module that defines one"
+        )
+    return model_class

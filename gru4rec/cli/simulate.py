@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import fields
+from pathlib import Path
 
 from gru4rec.cli.common import add_output_options, say
+from gru4rec.errors import DataError
 
 HELP = "write the logs of a made-up shop: train, test, train_tr, train_valid"
 
@@ -19,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--test_days", metavar="X", type=float, default=2.0, help="days at the end that become test (2)"
     )
+    parser.add_argument("--force", action="store_true", help="replace logs that are there already")
     add_output_options(parser)
     group = parser.add_argument_group("the shop")
     for setting in fields(ShopSettings):
@@ -28,12 +31,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{setting.name}", metavar="X", type=kind, default=setting.default, help=help_text)
 
 
+def _path(folder: str, name: str) -> Path:
+    return Path(folder) / f"{name}.tsv"
+
+
 def run(args: argparse.Namespace) -> int:
     """Carry the command out."""
     from gru4rec.data.simulate import ShopSettings, simulate_shop
     from gru4rec.data.simulated_logs import write_logs
 
     settings = ShopSettings(**{setting.name: getattr(args, setting.name) for setting in fields(ShopSettings)})
+    taken = [
+        path for name in ("train", "test", "train_tr", "train_valid") if (path := _path(args.folder, name)).exists()
+    ]
+    if taken and not args.force:
+        raise DataError(f"{taken[0]} is there already. Give another folder, or --force to replace it")
     shop = simulate_shop(settings)
     paths = write_logs(shop, args.folder, test_days=args.test_days)
     say(

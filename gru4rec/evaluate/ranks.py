@@ -49,7 +49,7 @@ class RankCounts:
         elif mode == "median":
             place = (self.n_equal - 1) / 2 + 1
         elif mode == "tiebreaking":
-            place = np.floor(np.random.default_rng(seed).random(len(self.n_equal)) * self.n_equal) + 1
+            place = np.floor(np.random.default_rng([seed, 2]).random(len(self.n_equal)) * self.n_equal) + 1
         elif mode == "no_dedupe":
             place = self.n_equal_before + 1
         else:

@@ -26,7 +26,7 @@ class GRUScorer:
     """Scores items with a trained model. Weights are read in place: nothing is copied.
 
     Args:
-        model: In evaluation mode from here on.
+        model: Switched to evaluation mode at each use.
 
     Attributes:
         n_items: Items N that are scored.
@@ -37,13 +37,18 @@ class GRUScorer:
 
     def __init__(self, model: GRU4RecModel) -> None:
         check_finite(model)
-        self._model = model.eval()
+        self._network = model
         self.n_items = model.n_items
+
+    @property
+    def _model(self) -> GRU4RecModel:
+        """The network with dropout off; a training step between two calls switches it on."""
+        return self._network.eval() if self._network.training else self._network
 
     @property
     def device(self) -> torch.device:
         """Where states and scores are."""
-        return self._model.device
+        return self._network.device
 
     def start(self, n_sessions: int) -> State:
         """Return the state of sessions without events; it is all zeros."""

@@ -121,7 +121,10 @@ class Recommender:
         """Turn R states into R lists."""
         if not 1 <= k <= self.items.n_items:
             raise ConfigError(f"k={k} is out of range: the model has {self.items.n_items} items. Give k from 1 to that")
-        scores_RN = torch.cat([scores for _, scores in score_blocks(self._scorer, state)], dim=1).cpu().numpy()
+        number = np.float64 if state[0].dtype == torch.float64 else np.float32
+        scores_RN = np.empty((len(clicked), self.items.n_items), dtype=number)
+        for start, scores in score_blocks(self._scorer, state):
+            scores_RN[:, start : start + scores.shape[1]] = scores.cpu().numpy()
         lists = []
         for row, item_idx in enumerate(clicked):
             scores_N = scores_RN[row] if len(item_idx) else self._support

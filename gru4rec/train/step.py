@@ -99,7 +99,7 @@ class PlainStep:
             self._apply()
 
     def _apply(self) -> None:
-        """Update each weight once with the sum of the waiting gradients over grad_accumulation, also when fewer wait."""
+        """Update each weight once with the waiting gradients' sum over grad_accumulation, also when fewer wait."""
         share = 1 / self._grad_accumulation
         for weight in self.model.dense_parameters():
             assert weight.grad is not None

@@ -17,6 +17,7 @@ from gru4rec.data.events import load_events
 from gru4rec.data.sessions import Sessions
 from gru4rec.errors import ConfigError, DataError, DivergedError
 from gru4rec.evaluate.evaluator import evaluate
+from gru4rec.model.scorer import GRUScorer
 
 BASE: dict[str, Any] = {"layers": [8], "batch_size": 16, "n_sample": 24, "n_epochs": 1, "seed": 1, "learning_rate": 0.1}
 LOSSES = {
@@ -109,6 +110,39 @@ def test_flipping_a_setting_changes_the_trained_weights(name: str, golden_train:
     assert shapes[0] != shapes[1] or not same(first, second)
 
 
+def test_dropout_masks_follow_the_seed(golden_train: Sessions) -> None:
+    """Same weights and negatives, so that only the masks can differ."""
+
+    class OwnNegatives:
+        n_sample = 24
+
+        def next(self) -> np.ndarray:
+            return np.arange(24, dtype=np.int32)
+
+    start = weights(fit(golden_train, n_epochs=1))
+    runs = []
+    for seed in (1, 2, 1):
+        gru = GRU4Rec(device="cpu", **{**BASE, "seed": seed, "dropout_p_hidden": 0.3})
+        runs.append(gru.fit(golden_train, initial_weights=start, negatives=OwnNegatives()))
+    assert same(runs[0], runs[2])
+    assert not same(runs[0], runs[1])
+
+
+def test_batch_eval_scores_as_many_sessions_at_once_as_asked(
+    golden_train: Sessions, golden_test: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gru, seen = fit(golden_train), []
+    advance = GRUScorer.advance
+
+    def watched(self: GRUScorer, state: Any, item_idx: Any) -> Any:
+        seen.append(len(item_idx))
+        return advance(self, state, item_idx)
+
+    monkeypatch.setattr(GRUScorer, "advance", watched)
+    batch_eval(gru, golden_test, batch_size=7)
+    assert max(seen) == 7
+
+
 def test_seed_none_starts_from_the_compatibility_weights_and_repeats(golden_train: Sessions) -> None:
     assert same(fit(golden_train, seed=None), fit(golden_train, seed=None))
     assert not same(fit(golden_train, seed=None), fit(golden_train, seed=42))
@@ -116,16 +150,22 @@ def test_seed_none_starts_from_the_compatibility_weights_and_repeats(golden_trai
 
 def test_evaluating_during_training_changes_nothing(golden_train: Sessions, golden_test: Sessions) -> None:
     """Scoring switches dropout off; the steps that follow must switch it on again."""
-    settings = {**BASE, "n_epochs": 2, "dropout_p_hidden": 0.4, "dropout_p_embed": 0.2}
+    settings = {**BASE, "n_epochs": 3, "dropout_p_hidden": 0.4, "dropout_p_embed": 0.2}
     watched = GRU4Rec(device="cpu", **settings)
-    steps = []
+    steps, kept = [], []
 
     def look(n_events: int) -> None:
         steps.append(n_events)
         if len(steps) % 50 == 1:
             evaluate(watched.scorer(), golden_test)
+            kept.append(watched.scorer())  # used again after steps that trained with dropout
+            assert evaluate(kept[0], golden_test).metrics([20]) == evaluate(watched.scorer(), golden_test).metrics([20])
 
-    watched.fit(golden_train, on_epoch=lambda _report: watched.recommend([2407]), on_step=look)
+    def listen(_report: object) -> None:
+        lists = [watched.recommend([2407]).scores for _ in range(3)]
+        assert lists[0] == lists[1] == lists[2]
+
+    watched.fit(golden_train, on_epoch=listen, on_step=look)
     assert same(watched, GRU4Rec(device="cpu", **settings).fit(golden_train))
 
 

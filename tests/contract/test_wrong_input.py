@@ -516,7 +516,7 @@ FLAG_ROWS = [
     flags("negative-store", ["-ss", "-1"], "sample_store_size=-1", "negative", "Give"),
     flags("store-no-number", ["-ss", "many"], "-ss/--sample_store_size", "'many'", by_argparse=True),
     flags("module-missing", ["-g", "no_such_module"], "no module 'no_such_module'", "-g", "gru4rec_pytorch"),
-    flags("module-without-class", ["-g", "json"], "module json", "-g", "no class GRU4Rec"),
+    flags("module-without-class", ["-g", "json"], "module json", "-g", "no class GRU4Rec that builds on"),
     flags("module-with-suffix", ["-g", "gru4rec_pytorch.py"], "'gru4rec_pytorch.py'", "-g", "without .py"),
     flags("module-as-path", ["-g", "./gru4rec_pytorch.py"], "'./gru4rec_pytorch.py'", "-g", "without .py"),
     flags("module-in-missing-package", ["-g", "no_such_package.model"], "no module 'no_such_package.model'", "-g",

@@ -134,3 +134,12 @@ def test_wrong_call_is_refused(gru: GRU4Rec, arguments: dict, message: str) -> N
 def test_untrained_model_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"not trained\. Call fit"):
         GRU4Rec(device="cpu").recommend([1])
+
+
+def test_refitted_or_moved_model_recommends_from_its_new_weights(golden_train: Sessions, session: list[int]) -> None:
+    refitted = GRU4Rec(device="cpu", layers=[12], n_epochs=1, batch_size=16, n_sample=32, seed=1).fit(golden_train)
+    first = refitted.recommend(session)
+    refitted.set_params(seed=2).fit(golden_train)
+    fresh = GRU4Rec(device="cpu", layers=[12], n_epochs=1, batch_size=16, n_sample=32, seed=2).fit(golden_train)
+    assert refitted.recommend(session) == fresh.recommend(session) != first
+    assert refitted.to("cpu").recommend(session) == fresh.recommend(session)
