@@ -19,16 +19,22 @@ from gru4rec.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class LaneSchedule:
-    """Position of every lane at every step.
+    """Which lane reads which event at which step: P pairs of input and target, step by step, in lane order.
+
+    Memory follows the log, not steps x lanes: one long session costs no more than its events.
 
     Attributes:
-        position_TB: Int64 (T, B), the place in ``Sessions.item_idx`` of the input event; its target is the next place.
-            -1 where the lane is empty, which happens only after the last session was handed out.
-        n_active_T: Int64 (T,), lanes that are not empty; never rises.
+        position_P: Int64 (P,), the place in ``Sessions.item_idx`` of the input event; its target is the next place.
+        lane_P: Int32 (P,), the lane that reads it. A lane is missing from a step only after the last session was handed
+            out.
+        ends_T: Int64 (T,), where each step's pairs end.
+        n_lanes: Lanes, at most ``batch_size``.
     """
 
-    position_TB: np.ndarray
-    n_active_T: np.ndarray
+    position_P: np.ndarray
+    lane_P: np.ndarray
+    ends_T: np.ndarray
+    n_lanes: int
 
     @classmethod
     def build(cls, sessions: Sessions, batch_size: int) -> LaneSchedule:
@@ -47,22 +53,27 @@ class LaneSchedule:
         usable = np.flatnonzero(sessions.lengths >= 2)
         n_pairs = sessions.lengths[usable] - 1
         lane, first_step = _hand_out(n_pairs, min(batch_size, len(usable)))
-        n_steps = int((first_step + n_pairs).max())
-        position_TB = np.full((n_steps, int(lane.max()) + 1), -1, dtype=np.int64)
         pair = np.arange(n_pairs.sum()) - np.repeat(np.cumsum(n_pairs) - n_pairs, n_pairs)
-        steps = np.repeat(first_step, n_pairs) + pair
-        position_TB[steps, np.repeat(lane, n_pairs)] = np.repeat(sessions.offsets[usable], n_pairs) + pair
-        return cls(position_TB, np.count_nonzero(position_TB >= 0, axis=1))
+        step_P = np.repeat(first_step, n_pairs) + pair
+        lane_P = np.repeat(lane.astype(np.int32), n_pairs)
+        position_P = np.repeat(sessions.offsets[usable], n_pairs) + pair
+        order = np.lexsort((lane_P, step_P))
+        return cls(position_P[order], lane_P[order], np.cumsum(np.bincount(step_P)), int(lane.max()) + 1)
 
     @property
     def n_steps(self) -> int:
         """Steps of one epoch."""
-        return len(self.position_TB)
+        return len(self.ends_T)
 
     @property
-    def n_lanes(self) -> int:
-        """Lanes, at most ``batch_size``."""
-        return int(self.position_TB.shape[1])
+    def n_active_T(self) -> np.ndarray:
+        """Int64 (T,), lanes that are not empty; never rises."""
+        return np.diff(self.ends_T, prepend=0)
+
+    def step(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the lanes that are not empty at a step, and their positions."""
+        pairs = slice(self.ends_T[number - 1] if number else 0, self.ends_T[number])
+        return self.lane_P[pairs], self.position_P[pairs]
 
 
 def _hand_out(n_pairs: np.ndarray, n_lanes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +98,7 @@ class Batch:
     """One step's events of the lanes that are not empty (A of the B lanes, in lane order).
 
     Attributes:
-        lanes: Int64 (A,), which lanes these are.
+        lanes: Int32 (A,), which lanes these are.
         position: Int64 (A,), place of each lane's newest event in ``Sessions.item_idx``.
         input_idx: Int32 (A,), item index of each lane's newest event.
         target_idx: Int32 (A,), item index of the event that follows.
@@ -155,9 +166,8 @@ class SessionDataIterator:
 
     def __iter__(self) -> Iterator[Batch]:
         no_negatives = np.empty(0, dtype=np.int32)
-        for position_B in self._schedule.position_TB[: self.n_steps]:
-            lanes = np.flatnonzero(position_B >= 0)
-            position = position_B[lanes]
+        for number in range(self.n_steps):
+            lanes, position = self._schedule.step(number)
             yield Batch(
                 lanes=lanes,
                 position=position,

@@ -74,7 +74,7 @@ def test_lanes_are_empty_only_at_the_end(lengths: list[int], batch_size: int) ->
     assert schedule.n_lanes == min(batch_size, n_usable)
     assert schedule.n_active_T[0] == schedule.n_lanes
     assert (np.diff(schedule.n_active_T) <= 0).all()
-    assert (schedule.position_TB >= 0).sum() == sum(length - 1 for length in lengths)
+    assert len(schedule.position_P) == schedule.ends_T[-1] == sum(length - 1 for length in lengths)
 
 
 @given(lengths_lists, st.integers(2, 12))
@@ -105,3 +105,12 @@ def test_sessions_of_one_event_only_are_refused() -> None:
 def test_batch_size_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match="batch_size=0"):
         LaneSchedule.build(make_sessions([[0, 1]]), 0)
+
+
+def test_memory_follows_the_log_whatever_one_long_session_does() -> None:
+    """A bot of 300,000 clicks beside 2,000 short sessions, 512 lanes: a table of steps x lanes would take 1.2 GB."""
+    sessions = make_sessions([[0] * 300_000, *[[0, 0, 0]] * 2_000], 1)
+    schedule = LaneSchedule.build(sessions, 512)
+    assert schedule.n_steps == 299_999
+    n_bytes = sum(part.nbytes for part in (schedule.position_P, schedule.lane_P, schedule.ends_T))
+    assert n_bytes < 32 * sessions.n_events
