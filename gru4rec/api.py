@@ -22,7 +22,7 @@ from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import ConfigError, DataError, DivergedError
 from gru4rec.evaluate.evaluator import check_cutoffs, evaluate
 from gru4rec.evaluate.ranks import TieMode
-from gru4rec.model.device import resolve_device
+from gru4rec.model.device import cpu_threads, resolve_device, threads_that_help
 from gru4rec.model.initial import initialise
 from gru4rec.model.losses import bpr_max_loss, cross_entropy_loss, elu
 from gru4rec.model.network import GRU4RecModel
@@ -96,6 +96,7 @@ class GRU4Rec:
         negatives: Negatives | None = None,
         on_epoch: Callable[[EpochReport], None] = _log.info,
         on_step: Callable[[int], None] | None = None,
+        threads: int | None = None,
     ) -> GRU4Rec:
         """Train from scratch.
 
@@ -110,6 +111,7 @@ class GRU4Rec:
             negatives: Where each step's negatives come from, instead of a :class:`SampleStore`.
             on_epoch: Called with each epoch's report; ``print`` gives the known lines.
             on_step: Called after each step with its number of events.
+            threads: CPU threads of this call; None takes one for small models, which more only slow down.
 
         Returns:
             This object.
@@ -135,7 +137,8 @@ class GRU4Rec:
                 self.savemodel(checkpoint_path)
 
         try:
-            train(step, batches, n_epochs=self.settings.n_epochs, on_epoch=finish_epoch, on_step=on_step)
+            with cpu_threads(threads or threads_that_help(self.settings)):
+                train(step, batches, n_epochs=self.settings.n_epochs, on_epoch=finish_epoch, on_step=on_step)
         except DivergedError as error:
             self.status = "diverged"
             raise DivergedError(f"{error}. {self._last_good(checkpoint_path)}") from None

@@ -38,14 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry the command out."""
-    import torch
-
     from gru4rec.api import GRU4Rec
     from gru4rec.baselines.pop import PopularityScorer
     from gru4rec.data.simulate import ShopSettings, simulate_shop
     from gru4rec.data.simulated_logs import optimal_metrics, split_by_time
     from gru4rec.evaluate.evaluator import evaluate
-    from gru4rec.model.device import threads_that_help
 
     started = time.perf_counter()
     shop = simulate_shop(ShopSettings(seed=args.seed))
@@ -58,10 +55,9 @@ def run(args: argparse.Namespace) -> int:
     )
 
     gru = GRU4Rec(device=args.device, seed=args.seed, **SETTINGS)
-    torch.set_num_threads(args.threads or threads_that_help(gru.settings))
     output = output_of(args)
     with progress(args, "training", train.n_targets * gru.settings.n_epochs) as on_step:
-        gru.fit(train, on_epoch=output.epoch, on_step=on_step)
+        gru.fit(train, on_epoch=output.epoch, on_step=on_step, threads=args.threads)
 
     optimum = optimal_metrics(shop, *split.test, train_item_ids=split.train.item_id, cutoff=[K])
     rows = {"best possible": (optimum["realised_recall"][K], optimum["realised_mrr"][K])}

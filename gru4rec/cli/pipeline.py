@@ -36,6 +36,12 @@ def read_sessions(args: argparse.Namespace, path: str, items: Vocabulary | None 
 def read_tests(args: argparse.Namespace, paths: Sequence[str], items: Vocabulary) -> list[Sessions]:
     """Read the test logs and make sure that they can be measured as asked."""
     tests = [read_sessions(args, path, items) for path in paths]
+    for test in tests:
+        if test.n_unknown_events > test.n_events:
+            say(
+                args,
+                f"note: most events of {test.source} are of unknown items. Is it the log that belongs to the model?",
+            )
     if tests:
         check_cutoffs(args.measure, items.n_items)
     for test in tests:
@@ -48,21 +54,29 @@ def train_model(
 ) -> None:
     """Train, and save where asked."""
     checkpoint_path = None if save_path is None else f"{save_path}.checkpoint"
-    torch.set_num_threads(args.threads or threads_that_help(gru.settings))
+    threads = args.threads or threads_that_help(gru.settings)
     say(
         args,
-        f"training on {gru.device} ({torch.get_num_threads()} CPU threads): "
+        f"training on {gru.device} (CPU threads: {threads}): "
         f"{gru.settings.n_epochs} epochs of {sessions.n_targets:,} events",
     )
+    if save_path is None and not args.test:
+        say(args, "note: the model will be neither saved nor measured; see --help for both")
     started = time.perf_counter()
-    with progress(args, "training", sessions.n_targets * gru.settings.n_epochs) as on_step:
-        gru.fit(
-            sessions,
-            sample_cache_max_size=args.sample_store_size,
-            checkpoint_path=checkpoint_path,
-            on_epoch=output.epoch,
-            on_step=on_step,
-        )
+    try:
+        with progress(args, "training", sessions.n_targets * gru.settings.n_epochs) as on_step:
+            gru.fit(
+                sessions,
+                sample_cache_max_size=args.sample_store_size,
+                checkpoint_path=checkpoint_path,
+                on_epoch=output.epoch,
+                on_step=on_step,
+                threads=threads,
+            )
+    except KeyboardInterrupt:
+        if checkpoint_path is not None and gru.n_epochs_done:
+            say(args, f"the weights after epoch {gru.n_epochs_done} are in {checkpoint_path}")
+        raise
     output.training_time(time.perf_counter() - started)
     if save_path is not None and checkpoint_path is not None:
         gru.savemodel(save_path)

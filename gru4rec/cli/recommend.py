@@ -14,7 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("model", metavar="MODEL", help="model file")
     parser.add_argument(
-        "items", metavar="ITEM", nargs="*", help="item ids the visitor clicked, oldest first; none: the popular items"
+        "items",
+        metavar="ITEM",
+        nargs="*",
+        help="item ids the visitor clicked, oldest first, apart by spaces; none: the popular items",
     )
     parser.add_argument("-k", type=int, default=10, help="list length (10)")
     group = parser.add_mutually_exclusive_group()
@@ -33,8 +36,20 @@ def run(args: argparse.Namespace) -> int:
     found = recommender.recommend(args.items, args.k, exclude="seen" if args.exclude_seen else args.exclude)
     if found.n_unknown:
         say(args, f"{found.n_unknown} of {len(args.items)} clicks skipped: the model does not know these items")
+    is_popular = found.n_unknown == len(args.items)
+    if is_popular:
+        say(args, "no known item was clicked: these are the popular items, with their training events as scores")
     if args.json:
-        print(json.dumps({"item_ids": found.item_ids, "scores": found.scores, "n_unknown": found.n_unknown}))
+        print(
+            json.dumps(
+                {
+                    "item_ids": found.item_ids,
+                    "scores": found.scores,
+                    "n_unknown": found.n_unknown,
+                    "popular": is_popular,
+                }
+            )
+        )
         return 0
     for item_id, score in zip(found.item_ids, found.scores, strict=True):
         print(f"{item_id}\t{score:.6f}")

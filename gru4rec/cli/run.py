@@ -90,6 +90,7 @@ def _run(args: argparse.Namespace) -> int:
         gru = model_class(device=args.device)
         gru.set_params(**given)
         sessions = pipeline.read_sessions(args, args.path)
+        sessions.check_predictable()
         tests = pipeline.read_tests(args, args.test, sessions.items)
         pipeline.print_settings(output, gru, list(given))
         pipeline.train_model(args, output, gru, sessions, save_path=args.save_model)

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     gru = GRU4Rec(device=args.device).set_params(**given)
     pipeline.check_save_path(args.output, inputs=[args.path, *args.test, args.parameter_file])
     sessions = pipeline.read_sessions(args, args.path)
+    sessions.check_predictable()
     tests = pipeline.read_tests(args, args.test, sessions.items)
     pipeline.print_settings(output, gru, list(given))
     pipeline.train_model(args, output, gru, sessions, save_path=args.output)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 
 from gru4rec.config import HyperParameters
@@ -23,6 +26,17 @@ def threads_that_help(settings: HyperParameters) -> int:
     n_hidden, n_lanes = max(settings.layers), settings.batch_size
     flop = 30 * n_lanes * n_hidden**2 + 6 * n_lanes * n_hidden * (n_lanes + settings.n_sample)
     return 1 if flop < _FLOP_WORTH_A_SECOND_THREAD else ALL_THREADS
+
+
+@contextlib.contextmanager
+def cpu_threads(n_threads: int) -> Iterator[None]:
+    """Run a block with so many CPU threads, and give back what was set before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -148,6 +149,31 @@ def test_model_class_of_another_module_is_the_one_that_trains(logs: Path, tmp_pa
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "loss: 7.000000" in done.stdout
+
+
+def test_interrupted_training_says_where_the_last_epoch_is(logs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    settings = "layers=64,n_epochs=500,batch_size=16,n_sample=32,seed=3"
+    command = [sys.executable, "run.py", str(logs / "train.tsv"), "-ps", settings, "-s", str(path), "-d", "cpu"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while "Epoch2" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.search(r"the weights after epoch \d+ are in .*m\.pt\.checkpoint\ninterrupted\n$", err)
+    assert GRU4Rec.loadmodel(f"{path}.checkpoint", device="cpu").status == "checkpoint"
+    assert not path.exists()
+
+
+def test_session_of_unknown_items_is_said_to_get_the_popular_ones(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gru4rec_command(["recommend", str(model), "abc", "-k", "2", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["popular"] is True
+    assert "these are the popular items" in captured.err
 
 
 def test_quiet_says_nothing_on_stderr(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
