@@ -16,12 +16,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gru4rec.errors import GRU4RecError
+from gru4rec.evaluate.ranks import TIE_MODES
 
 if TYPE_CHECKING:
     from gru4rec.data.files import Columns
     from gru4rec.train.loop import EpochReport
-
-TIE_MODE_NAMES = ("standard", "conservative", "median", "tiebreaking", "no_dedupe")
 
 
 def guarded(command: Callable[[], int]) -> int:
@@ -95,7 +94,7 @@ def add_measure_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-e",
         "--eval_type",
-        choices=TIE_MODE_NAMES,
+        choices=TIE_MODES,
         default="standard",
         help="what equal scores do to a rank (standard)",
     )
@@ -104,7 +103,20 @@ def add_measure_options(parser: argparse.ArgumentParser) -> None:
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--json`` and ``--quiet``."""
     parser.add_argument("--json", action="store_true", help="print JSON lines for machines")
+    add_quiet_option(parser)
+
+
+def add_quiet_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--quiet``."""
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing on standard error but errors")
+
+
+def add_store_option(parser: argparse.ArgumentParser) -> None:
+    """Add the size of the negative store."""
+    parser.add_argument(
+        "-ss", "--sample_store_size", metavar="N", type=int, default=10_000_000,
+        help="negatives drawn at once (10000000)",
+    )  # fmt: skip
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
@@ -121,6 +133,11 @@ def columns_of(args: argparse.Namespace) -> Columns:
     from gru4rec.data.files import Columns
 
     return Columns(session_key=args.session_key, item_key=args.item_key, time_key=args.time_key)
+
+
+def same_file(path: str, other: str) -> bool:
+    """Tell whether two paths are one file that exists."""
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 
 def say(args: argparse.Namespace, message: str) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 
-from gru4rec.cli.common import add_output_options, say
+from gru4rec.cli.common import add_output_options, same_file, say
 from gru4rec.errors import ConfigError
 
 HELP = "convert a model saved by the official program"
@@ -24,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from gru4rec.bundle import check_writable, save_bundle
     from gru4rec.convert.official import bundle_from_official, read_official_model
 
-    if os.path.exists(args.output) and os.path.exists(args.official) and os.path.samefile(args.official, args.output):
+    if same_file(args.official, args.output):
         raise ConfigError(f"converting {args.official} onto itself would lose it. Give another output path")
     check_writable(args.output)
     bundle = bundle_from_official(read_official_model(args.official))

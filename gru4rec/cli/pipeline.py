@@ -6,30 +6,28 @@ Everything that can be found wrong is found before training starts: settings, bo
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gru4rec.api import GRU4Rec
 from gru4rec.bundle import check_writable
-from gru4rec.cli.common import Output, columns_of, progress, say
+from gru4rec.cli.common import Output, columns_of, progress, same_file, say
 from gru4rec.config import setting_values
 from gru4rec.data.events import load_events
 from gru4rec.data.sessions import Sessions
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import ConfigError
 from gru4rec.evaluate.evaluator import check_cutoffs, evaluate
-from gru4rec.model.device import ALL_THREADS, threads_that_help
+from gru4rec.model.device import ALL_THREADS, cpu_threads, threads_that_help
 
 
 def read_sessions(args: argparse.Namespace, path: str, items: Vocabulary | None = None) -> Sessions:
-    """Read a log, with a line on what is in it and what was left out."""
+    """Read a log that has something to predict, with a line on what is in it and what was left out."""
     sessions = Sessions.from_log(load_events(path, columns=columns_of(args), trust_pickle=args.trust_pickle), items)
     say(args, sessions.report())
+    sessions.check_predictable()
     return sessions
 
 
@@ -44,8 +42,6 @@ def read_tests(args: argparse.Namespace, paths: Sequence[str], items: Vocabulary
             )
     if tests:
         check_cutoffs(args.measure, items.n_items)
-    for test in tests:
-        test.check_predictable()
     return tests
 
 
@@ -74,8 +70,9 @@ def train_model(
                 threads=threads,
             )
     except KeyboardInterrupt:
-        if checkpoint_path is not None and gru.n_epochs_done:
-            say(args, f"the weights after epoch {gru.n_epochs_done} are in {checkpoint_path}")
+        if checkpoint_path is not None and gru.n_epochs_done and gru.settings.n_epochs > 1:
+            n_saved = min(gru.n_epochs_done, gru.settings.n_epochs - 1)  # none is written after the last epoch
+            say(args, f"the weights after epoch {n_saved} are in {checkpoint_path}")
         raise
     output.training_time(time.perf_counter() - started)
     if save_path is not None and checkpoint_path is not None:
@@ -91,7 +88,7 @@ def check_save_path(save_path: str | None, *, inputs: Sequence[str | None]) -> N
         return
     for path in (save_path, f"{save_path}.checkpoint"):
         for read in inputs:
-            if read is not None and os.path.exists(path) and os.path.exists(read) and os.path.samefile(path, read):
+            if read is not None and same_file(path, read):
                 raise ConfigError(f"saving to {save_path} would replace {read}, which is read. Give -s another path")
         check_writable(path)
 
@@ -108,11 +105,11 @@ def evaluate_model(args: argparse.Namespace, output: Output, gru: GRU4Rec, tests
     Returns:
         (recall, mrr) of each test log, two dicts by k.
     """
-    torch.set_num_threads(args.threads or ALL_THREADS)  # the same after training as after loading
     results = []
     for test in tests:
         started = time.perf_counter()
-        with progress(args, "evaluating", test.n_targets) as on_step:
+        threads = args.threads or ALL_THREADS  # the same after training as after loading
+        with cpu_threads(threads), progress(args, "evaluating", test.n_targets) as on_step:
             evaluation = evaluate(gru.scorer(), test, on_step=on_step)
         recall, mrr = evaluation.metrics(args.measure, args.eval_type, seed=gru.settings.draw_seed)
         seconds = time.perf_counter() - started

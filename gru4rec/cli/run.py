@@ -12,6 +12,8 @@ from gru4rec.cli.common import (
     add_column_options,
     add_device_option,
     add_measure_options,
+    add_quiet_option,
+    add_store_option,
     add_threads_option,
     guarded,
 )
@@ -40,14 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-s", "--save_model", metavar="FILE", help="save the model there")
     parser.add_argument("-t", "--test", metavar="FILE", nargs="+", default=[], help="test logs to measure on")
     add_measure_options(parser)
-    parser.add_argument(
-        "-ss",
-        "--sample_store_size",
-        metavar="N",
-        type=int,
-        default=10_000_000,
-        help="negatives drawn at once (10000000)",
-    )
+    add_store_option(parser)
     parser.add_argument(
         "-g",
         "--gru4rec_model",
@@ -63,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-lpm", "--log_primary_metric", action="store_true", help="print the primary metric of the first test log and K"
     )
-    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing on standard error but errors")
+    add_quiet_option(parser)
     add_column_options(parser)
     return parser
 
@@ -76,8 +71,8 @@ def _run(args: argparse.Namespace) -> int:
         raise ConfigError("-lpm prints a metric on a test log, and none is given. Add -t TEST")
     output = TextOutput()
     model_class = _model_class(args.gru4rec_model)
-    model_path = [] if args.load_model else [args.path]
-    pipeline.check_save_path(args.save_model, inputs=[*args.test, args.parameter_file, *model_path])
+    training_log = None if args.load_model else args.path  # a loaded model may be saved over itself
+    pipeline.check_save_path(args.save_model, inputs=[*args.test, args.parameter_file, training_log])
     if args.load_model:
         gru = model_class.loadmodel(args.path, device=args.device)
         tests = pipeline.read_tests(args, args.test, gru.items)
@@ -90,7 +85,6 @@ def _run(args: argparse.Namespace) -> int:
         gru = model_class(device=args.device)
         gru.set_params(**given)
         sessions = pipeline.read_sessions(args, args.path)
-        sessions.check_predictable()
         tests = pipeline.read_tests(args, args.test, sessions.items)
         pipeline.print_settings(output, gru, list(given))
         pipeline.train_model(args, output, gru, sessions, save_path=args.save_model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gru4rec.cli.common import add_job_options, output_of
+from gru4rec.cli.common import add_job_options, add_store_option, output_of
 
 HELP = "train a model on a log, measure it on test logs, save it"
 
@@ -21,9 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-pf", "--parameter_file", metavar="FILE", help="settings file; flags given beside it come first"
     )
-    parser.add_argument(
-        "-ss", "--sample_store_size", metavar="N", type=int, default=10_000_000, help="negatives drawn at once"
-    )
+    add_store_option(parser)
     group = parser.add_argument_group("settings")
     for name, field in HyperParameters.model_fields.items():
         default = "/".join(map(str, field.default)) if name == "layers" else field.default
@@ -43,7 +41,6 @@ def run(args: argparse.Namespace) -> int:
     gru = GRU4Rec(device=args.device).set_params(**given)
     pipeline.check_save_path(args.output, inputs=[args.path, *args.test, args.parameter_file])
     sessions = pipeline.read_sessions(args, args.path)
-    sessions.check_predictable()
     tests = pipeline.read_tests(args, args.test, sessions.items)
     pipeline.print_settings(output, gru, list(given))
     pipeline.train_model(args, output, gru, sessions, save_path=args.output)
