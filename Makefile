@@ -25,7 +25,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict gru4rec
 
-slow: $(STAMP)  ## reproduce the published figures on the real logs (about half an hour)
+slow: $(STAMP)  ## reproduce the published figures on the real logs (about five minutes)
 	$(PYTEST) -m slow tests/parity
 
 $(STAMP): pyproject.toml constraints.txt
