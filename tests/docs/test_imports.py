@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 LAYERS = [
-    {"errors"},
+    {"errors", "jit"},
     {"config"},
     {"data"},
     {"model"},
