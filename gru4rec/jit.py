@@ -7,7 +7,7 @@ imported where they are used. Knows nothing of models or data.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 try:
     import numba
@@ -15,7 +15,7 @@ except ImportError:  # pragma: no cover - part of the dependencies, but not ther
     numba = None
 
 HAVE_NUMBA = numba is not None
-"""Whether :func:`compiled` compiles. Where it does not, a compiled loop would run as Python, thousands of times slower."""
+"""Whether :func:`compiled` compiles; where not, its loops run as Python, thousands of times slower."""
 
 _REORDER = {"reassoc", "contract", "arcp", "nsz"}
 """Sums may be taken in another (fixed) order and use wide registers; NaN and infinity keep their meaning."""
@@ -24,7 +24,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(function: Function) -> Function:
-    """Compile a loop over arrays at its first call; the machine code is kept on disk, and the lock is free meanwhile."""
+    """Compile a loop over arrays at its first call; machine code is kept on disk, and threads run beside it."""
     return _compile(function, fastmath=_REORDER)
 
 
@@ -35,14 +35,14 @@ def compiled_exactly(function: Function) -> Function:
 
 def inlined(function: Function) -> Function:
     """Compile a scalar helper into the loops that call it."""
-    return function if numba is None else numba.njit(function, inline="always")
+    return function if numba is None else cast(Function, numba.njit(function, inline="always"))
 
 
 def _compile(function: Function, *, fastmath: Any) -> Function:
     if numba is None:
         return function
-    options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
     try:
-        return numba.njit(function, cache=True, **options)
+        return cast(Function, numba.njit(function, cache=True, **options))
     except RuntimeError:  # nowhere to keep machine code: neither beside the package nor in the user's folder
-        return numba.njit(function, **options)
+        return cast(Function, numba.njit(function, **options))
