@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gru4rec.bundle import Bundle, Status, load_bundle, save_bundle
-from gru4rec.config import HyperParameters, hyper_parameters, setting_values
+from gru4rec.config import Engine, HyperParameters, Precision, hyper_parameters, setting_values
 from gru4rec.data.batches import Negatives, SessionDataIterator
 from gru4rec.data.events import load_events
 from gru4rec.data.files import Columns
@@ -22,15 +22,16 @@ from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import ConfigError, DataError, DivergedError
 from gru4rec.evaluate.evaluator import check_cutoffs, evaluate
 from gru4rec.evaluate.ranks import TieMode
-from gru4rec.model.device import cpu_threads, resolve_device, threads_that_help
+from gru4rec.model.device import cpu_threads, denormals_flushed, resolve_device, threads_that_help
 from gru4rec.model.initial import initialise
 from gru4rec.model.losses import bpr_max_loss, cross_entropy_loss, elu
 from gru4rec.model.network import GRU4RecModel
 from gru4rec.model.scorer import GRUScorer, check_finite
 from gru4rec.serve.recommender import Exclude, LiveSession, Recommendations, Recommender
+from gru4rec.train.engine import check_engine, new_step
 from gru4rec.train.loop import EpochReport, train
 from gru4rec.train.optim import IndexedAdagradM
-from gru4rec.train.step import PlainStep
+from gru4rec.train.step import Step
 
 _log = logging.getLogger("gru4rec")
 
@@ -97,6 +98,8 @@ class GRU4Rec:
         on_epoch: Callable[[EpochReport], None] = _log.info,
         on_step: Callable[[int], None] | None = None,
         threads: int | None = None,
+        engine: Engine = "auto",
+        precision: Precision = "float32",
     ) -> GRU4Rec:
         """Train from scratch.
 
@@ -110,16 +113,21 @@ class GRU4Rec:
             initial_weights: Start from these, by name as in ``model.state_dict()``, instead of drawn ones.
             negatives: Where each step's negatives come from, instead of a :class:`SampleStore`.
             on_epoch: Called with each epoch's report; ``print`` gives the known lines.
-            on_step: Called after each step with its number of events.
+            on_step: Called every now and then with the number of events trained on since.
             threads: CPU threads of this call; None takes one for small models, which more only slow down.
+            engine: ``plain`` is the readable step, ``fast`` the one that computes the same several times faster;
+                ``auto`` is fast, or plain where a subclass has a loss of its own.
+            precision: Of the matrix products: ``float32``, ``bf16``, or ``tf32`` on a GPU. Weights stay as they are.
 
         Returns:
             This object.
 
         Raises:
+            ConfigError: The engine cannot do what is asked.
             DataError: The log cannot be used.
             DivergedError: The loss stopped being a number. The object is marked, and refuses to recommend.
         """
+        check_engine(engine, precision, on_cpu=self.device.type == "cpu", own_loss=self._has_own_loss)
         sessions = self._sessions(data, Columns(session_key=session_key, item_key=item_key, time_key=time_key))
         support = sessions.support()
         batches = self._batches(sessions, support, sample_cache_max_size, negatives)
@@ -127,7 +135,7 @@ class GRU4Rec:
         self._log_support_N = None
         self.n_epochs_done, self.status = 0, "checkpoint"
         self.model = model = self._new_model(initial_weights)
-        step = self._step(batches)
+        step = self._step(batches, engine, precision)
 
         def finish_epoch(report: EpochReport) -> None:
             check_finite(model)  # the loss of a step does not see what its update does
@@ -137,7 +145,7 @@ class GRU4Rec:
                 self.savemodel(checkpoint_path)
 
         try:
-            with cpu_threads(threads or threads_that_help(self.settings)):
+            with cpu_threads(threads or threads_that_help(self.settings)), denormals_flushed():
                 train(step, batches, n_epochs=self.settings.n_epochs, on_epoch=finish_epoch, on_step=on_step)
         except DivergedError as error:
             self.status = "diverged"
@@ -155,7 +163,7 @@ class GRU4Rec:
         logq = self.settings.logq
         if logq == 0:
             return cross_entropy_loss(scores_AM)
-        log_p_M = self._log_support(column_idx_M)
+        log_p_M = self._log_support()[column_idx_M]
         log_p_M[len(scores_AM) :] *= self.settings.sample_alpha
         return cross_entropy_loss(scores_AM, log_p_M=log_p_M, logq=logq)
 
@@ -287,19 +295,35 @@ class GRU4Rec:
             model.load_state_dict({name: torch.as_tensor(np.asarray(array)) for name, array in initial_weights.items()})
         return model.train()
 
-    def _step(self, batches: SessionDataIterator) -> PlainStep:
+    def _step(self, batches: SessionDataIterator, engine: Engine, precision: Precision) -> Step:
         model, _, _ = self._trained()
-        loss = self.loss_fn_cross_entropy if self.settings.loss == "cross-entropy" else self.loss_fn_bpr_max
         optimizer = IndexedAdagradM(model.parameters(), lr=self.settings.learning_rate, momentum=self.settings.momentum)
-        return PlainStep(model, optimizer, loss, n_lanes=batches.n_lanes, batch_size=self.settings.batch_size)
+        return new_step(
+            engine,
+            model,
+            optimizer,
+            getattr(self, self._loss_name),
+            self._log_support(),
+            n_lanes=batches.n_lanes,
+            precision=precision,
+            own_loss=self._has_own_loss,
+        )
 
-    def _log_support(self, item_idx_M: Tensor) -> Tensor:
-        """Return log(support) of items, (M,), where they are asked for."""
-        if self._log_support_N is None or self._log_support_N.device != item_idx_M.device:
+    @property
+    def _loss_name(self) -> str:
+        return "loss_fn_cross_entropy" if self.settings.loss == "cross-entropy" else "loss_fn_bpr_max"
+
+    @property
+    def _has_own_loss(self) -> bool:
+        """Whether a subclass computes the loss in its own way."""
+        return getattr(type(self), self._loss_name) is not getattr(GRU4Rec, self._loss_name)
+
+    def _log_support(self) -> Tensor:
+        """Return log(support) of all items, (N,), on the model's device."""
+        if self._log_support_N is None or self._log_support_N.device != self.device:
             _, _, support = self._trained()
-            log_support_N = np.log(np.maximum(support, 1))
-            self._log_support_N = torch.as_tensor(log_support_N, dtype=self.dtype, device=item_idx_M.device)
-        return self._log_support_N[item_idx_M]
+            self._log_support_N = torch.as_tensor(np.log(np.maximum(support, 1)), dtype=self.dtype, device=self.device)
+        return self._log_support_N
 
     def _last_good(self, checkpoint_path: str | Path | None) -> str:
         if checkpoint_path is None or not self.n_epochs_done:

@@ -28,6 +28,14 @@ from gru4rec.errors import ConfigError
 
 InputMode = Literal["shared", "separate", "none"]
 
+Engine = Literal["auto", "fast", "plain"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+"""Which training step runs; all compute the same up to rounding."""
+
+Precision = Literal["float32", "tf32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+"""Of the matrix products in training; weights, their accumulators and evaluation keep the model's number type."""
+
 DEFAULT_SEED = 42
 """Seeds the random draws of a run whose ``seed`` is not given, and the compatibility weights always."""
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gru4rec.config import ENGINES, PRECISIONS
 from gru4rec.errors import GRU4RecError
 from gru4rec.evaluate.ranks import TIE_MODES
 
@@ -70,6 +71,22 @@ def add_threads_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--threads``."""
     parser.add_argument(
         "--threads", metavar="N", type=_positive, help="CPU threads (one for small models, else one for each core)"
+    )
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--engine`` and ``--precision``: how training computes."""
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="fast, or plain: the readable step, same numbers up to rounding (auto: fast)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of training's matrix products; bf16 is faster on large layers, tf32 on NVIDIA GPUs (float32)",
     )
 
 

@@ -68,6 +68,8 @@ def train_model(
                 on_epoch=output.epoch,
                 on_step=on_step,
                 threads=threads,
+                engine=args.engine,
+                precision=args.precision,
             )
     except KeyboardInterrupt:
         if checkpoint_path is not None and gru.n_epochs_done and gru.settings.n_epochs > 1:

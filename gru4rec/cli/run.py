@@ -11,6 +11,7 @@ from gru4rec.cli.common import (
     TextOutput,
     add_column_options,
     add_device_option,
+    add_engine_options,
     add_measure_options,
     add_quiet_option,
     add_store_option,
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_device_option(parser)
     add_threads_option(parser)
+    add_engine_options(parser)
     parser.add_argument(
         "-pm", "--primary_metric", choices=("recall", "mrr"), default="recall", help="what -lpm prints (recall)"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gru4rec.cli.common import add_job_options, add_store_option, output_of
+from gru4rec.cli.common import add_engine_options, add_job_options, add_store_option, output_of
 
 HELP = "train a model on a log, measure it on test logs, save it"
 
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="MODEL", help="save the model there, such as model.gru4rec")
     parser.add_argument("-t", "--test", metavar="LOG", nargs="+", default=[], help="test logs to measure on")
     add_job_options(parser)
+    add_engine_options(parser)
     parser.add_argument(
         "-pf", "--parameter_file", metavar="FILE", help="settings file; flags given beside it come first"
     )

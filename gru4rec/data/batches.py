@@ -148,16 +148,16 @@ class SessionDataIterator:
         self.sessions = sessions
         self.batch_size = batch_size
         self.negatives = negatives
-        self._schedule = LaneSchedule.build(sessions, batch_size)
-        self.n_lanes = self._schedule.n_lanes
-        self.n_steps = self._schedule.n_steps
+        self.schedule = LaneSchedule.build(sessions, batch_size)
+        self.n_lanes = self.schedule.n_lanes
+        self.n_steps = self.schedule.n_steps
         if negatives is not None and negatives.n_sample == 0:
-            self.n_steps = int(np.count_nonzero(self._schedule.n_active_T >= 2))
+            self.n_steps = int(np.count_nonzero(self.schedule.n_active_T >= 2))
         if not self.n_steps:
             raise DataError(
                 f"{sessions.source} has one session to train on, and n_sample=0 leaves no negative. Raise n_sample"
             )
-        self.n_events = int(self._schedule.n_active_T[: self.n_steps].sum())
+        self.n_events = int(self.schedule.n_active_T[: self.n_steps].sum())
         self._starts_session = np.zeros(sessions.n_events, dtype=bool)
         self._starts_session[sessions.offsets[:-1]] = True
 
@@ -167,7 +167,7 @@ class SessionDataIterator:
     def __iter__(self) -> Iterator[Batch]:
         no_negatives = np.empty(0, dtype=np.int32)
         for number in range(self.n_steps):
-            lanes, position = self._schedule.step(number)
+            lanes, position = self.schedule.step(number)
             yield Batch(
                 lanes=lanes,
                 position=position,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gru4rec.errors import ShapeError
 
-_TINY = 1e-24
+TINY = 1e-24
 """Added inside each logarithm, so that a probability of zero gives a large loss, not an infinite one."""
 
 
@@ -44,7 +44,7 @@ def cross_entropy_loss(logits_BM: Tensor, *, log_p_M: Tensor | None = None, logq
         if log_p_M is None or log_p_M.shape != logits_BM.shape[1:]:
             raise ShapeError(f"logq={logq} needs one log weight for each of the {logits_BM.shape[1]} columns")
         logits_BM = logits_BM - logq * log_p_M
-    return -torch.log(torch.softmax(logits_BM, dim=1).diagonal() + _TINY).sum()
+    return -torch.log(torch.softmax(logits_BM, dim=1).diagonal() + TINY).sum()
 
 
 def bpr_max_loss(scores_BM: Tensor, *, bpreg: float = 1.0) -> Tensor:
@@ -76,7 +76,7 @@ def bpr_max_loss(scores_BM: Tensor, *, bpreg: float = 1.0) -> Tensor:
     target_B1 = scores_BM.diagonal().unsqueeze(1)
     beaten_B = (torch.sigmoid(target_B1 - scores_BM) * weights_BM).sum(dim=1)
     penalty_B = (scores_BM**2 * weights_BM).sum(dim=1)
-    return (-torch.log(beaten_B + _TINY) + bpreg * penalty_B).sum()
+    return (-torch.log(beaten_B + TINY) + bpreg * penalty_B).sum()
 
 
 def softmax_over_negatives(scores_BM: Tensor) -> Tensor:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,7 +57,7 @@ def train(
         batches: Iterated once per epoch.
         n_epochs: Passes over the batches.
         on_epoch: Called with each epoch's report.
-        on_step: Called after each step with the number of events it trained on.
+        on_step: Called every now and then with the number of events that steps trained on since.
 
     Returns:
         The reports, one per epoch.
@@ -68,13 +68,11 @@ def train(
     reports = []
     for epoch in range(1, n_epochs + 1):
         started = time.perf_counter()
-        losses = _LossMeter(epoch)
-        step.start_epoch()
-        for batch in batches:
-            losses.add(step(batch), len(batch.lanes))
+        losses = _LossMeter(epoch, batches.schedule.n_active_T)
+        for losses_C in step.epoch(batches):
+            n_events = losses.add(losses_C)
             if on_step is not None:
-                on_step(len(batch.lanes))
-        step.end_epoch()
+                on_step(n_events)
         loss = losses.mean()
         seconds = max(time.perf_counter() - started, 1e-9)
         reports.append(EpochReport(epoch, loss, seconds, losses.n_steps, losses.n_events))
@@ -85,19 +83,24 @@ def train(
 class _LossMeter:
     """Collects step losses without reading them one by one; stops the run at the first that is not finite."""
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, n_active_T: np.ndarray) -> None:
         self.n_steps = 0
         self.n_events = 0
         self._epoch = epoch
+        self._n_active_T = n_active_T
         self._weighted_sum = 0.0
+        self._n_read = 0
         self._unread: list[Tensor] = []
-        self._unread_weights: list[int] = []
 
-    def add(self, loss: Tensor, n_lanes: int) -> None:
-        self._unread.append(loss)
-        self._unread_weights.append(n_lanes)
-        if len(self._unread) == _CHECK_EVERY:
+    def add(self, losses_C: Tensor) -> int:
+        """Take the next steps' losses; returns the number of their events."""
+        n_events = int(self._n_active_T[self.n_steps : self.n_steps + len(losses_C)].sum())
+        self.n_steps += len(losses_C)
+        self.n_events += n_events
+        self._unread.append(losses_C)
+        if self.n_steps - self._n_read >= _CHECK_EVERY:
             self._read()
+        return n_events
 
     def mean(self) -> float:
         self._read()
@@ -106,13 +109,13 @@ class _LossMeter:
     def _read(self) -> None:
         if not self._unread:
             return
-        for loss, n_lanes in zip(torch.stack(self._unread).tolist(), self._unread_weights, strict=True):
-            self.n_steps += 1
-            if not math.isfinite(loss):
-                raise DivergedError(
-                    f"training diverged: the loss is {loss} at epoch {self._epoch}, step {self.n_steps}. "
-                    "Lower learning_rate or momentum, or raise dropout or bpreg"
-                )
-            self._weighted_sum += loss * n_lanes
-            self.n_events += n_lanes
-        self._unread, self._unread_weights = [], []
+        losses_C = torch.cat(self._unread).double().cpu().numpy()
+        n_active_C = self._n_active_T[self._n_read : self._n_read + len(losses_C)]
+        for step in np.flatnonzero(~np.isfinite(losses_C))[:1]:
+            raise DivergedError(
+                f"training diverged: the loss is {losses_C[step]} at epoch {self._epoch}, "
+                f"step {self._n_read + step + 1}. Lower learning_rate or momentum, or raise dropout or bpreg"
+            )
+        self._weighted_sum += float(losses_C @ n_active_C)
+        self._n_read += len(losses_C)
+        self._unread = []

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gru4rec.train.kernels.torch_ops import update_dense, update_rows
+
 
 class IndexedAdagradM(torch.optim.Optimizer):
     """Adagrad with classical momentum that reads and writes only the rows of item matrices that a step touched.
@@ -38,10 +40,10 @@ class IndexedAdagradM(torch.optim.Optimizer):
         """
         if closure is not None:
             raise TypeError("IndexedAdagradM takes no closure. Call backward() first, then step()")
-        for weight in self._settings["params"]:
+        for weight in self.param_groups[0]["params"]:
             if weight.grad is not None:
-                accumulator, velocity = self._state_of(weight)
-                weight.add_(self._update(weight.grad, accumulator, velocity))
+                accumulator, velocity = self.state_of(weight)
+                update_dense(weight, accumulator, velocity, weight.grad, **self.update_settings)
 
     @torch.no_grad()
     def step_rows(self, table: Tensor, item_idx_R: Tensor, gradient_RD: Tensor) -> None:
@@ -52,35 +54,19 @@ class IndexedAdagradM(torch.optim.Optimizer):
             item_idx_R: Int64 (R,), may repeat.
             gradient_RD: Float (R, D).
         """
-        touched_U, place_R = torch.unique(item_idx_R, return_inverse=True)
-        summed_UD = torch.zeros(len(touched_U), table.shape[1], dtype=table.dtype, device=table.device)
-        summed_UD.index_add_(0, place_R, gradient_RD)
-        accumulator, velocity = self._state_of(table)
-        # index_select and index_copy_ move whole rows; indexing with brackets is several times slower on a CPU
-        accumulator_UD = accumulator.index_select(0, touched_U)
-        velocity_UD = None if velocity is None else velocity.index_select(0, touched_U)
-        update_UD = self._update(summed_UD, accumulator_UD, velocity_UD)
-        table.index_copy_(0, touched_U, table.index_select(0, touched_U).add_(update_UD))
-        accumulator.index_copy_(0, touched_U, accumulator_UD)
-        if velocity is not None and velocity_UD is not None:
-            velocity.index_copy_(0, touched_U, velocity_UD)
+        accumulator, velocity = self.state_of(table)
+        update_rows(table, accumulator, velocity, item_idx_R, gradient_RD, None, **self.update_settings)
 
     @property
-    def _settings(self) -> dict[str, Any]:
-        """The one parameter group: its settings hold for item matrices too."""
-        return self.param_groups[0]
+    def update_settings(self) -> dict[str, float]:
+        """The settings of one update, for item matrices too: lr, momentum and eps."""
+        return {name: self.param_groups[0][name] for name in ("lr", "momentum", "eps")}
 
-    def _state_of(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+    def state_of(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the accumulator and, with momentum, the velocity of a weight; zeros at its first use."""
         state = self.state[weight]
         if not state:
             state["accumulator"] = torch.zeros_like(weight, requires_grad=False)
-            if self._settings["momentum"] > 0:
+            if self.param_groups[0]["momentum"] > 0:
                 state["velocity"] = torch.zeros_like(weight, requires_grad=False)
         return state["accumulator"], state.get("velocity")
-
-    def _update(self, gradient: Tensor, accumulator: Tensor, velocity: Tensor | None) -> Tensor:
-        """Advance accumulator and velocity in place; return what to add to the weight."""
-        accumulator.add_(gradient**2)
-        update = gradient * -self._settings["lr"] / torch.sqrt(accumulator + self._settings["eps"])
-        return update if velocity is None else velocity.mul_(self._settings["momentum"]).add_(update)

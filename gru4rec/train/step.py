@@ -6,13 +6,14 @@ sampled negatives, M = A + S score columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from gru4rec.data.batches import Batch
+from gru4rec.data.batches import Batch, SessionDataIterator
 from gru4rec.model.network import GRU4RecModel, StepRows, TouchedRows
 from gru4rec.train.optim import IndexedAdagradM
 
@@ -21,19 +22,39 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 class Step(Protocol):
-    """What the training loop calls: one mini-batch in, its loss out."""
+    """What the training loop calls."""
 
+    def epoch(self, batches: SessionDataIterator) -> Iterator[Tensor]:
+        """Train on all batches once. Yields the losses of the next steps, (C,) with any number C of steps at a time.
+
+        A step's loss is the sum over its lanes divided by the nominal batch size.
+        """
+
+
+class BatchStep(ABC):
+    """A step that is handed one batch at a time."""
+
+    def epoch(self, batches: SessionDataIterator) -> Iterator[Tensor]:
+        """See :class:`Step`."""
+        self.start_epoch()
+        for batch in batches:
+            yield self(batch).reshape(1)
+        self.end_epoch()
+
+    @abstractmethod
     def start_epoch(self) -> None:
         """Forget every lane's hidden state."""
 
+    @abstractmethod
     def __call__(self, batch: Batch) -> Tensor:
         """Train on one batch. Returns the scalar loss: the sum over lanes divided by the nominal batch size."""
 
+    @abstractmethod
     def end_epoch(self) -> None:
         """Apply what gradient accumulation still holds."""
 
 
-class PlainStep:
+class PlainStep(BatchStep):
     """The readable step.
 
     Args:
@@ -68,7 +89,7 @@ class PlainStep:
         self._state = self.model.zero_state(self.n_lanes)
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Train on one batch; see :class:`Step`."""
+        """Train on one batch; see :class:`BatchStep`."""
         self.model.train()  # a callback may have scored with the model since the last step
         device = self.model.device
         lanes = torch.as_tensor(batch.lanes, device=device)

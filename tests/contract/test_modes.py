@@ -12,7 +12,7 @@ import torch
 from conftest import GOLDEN
 
 from gru4rec.api import GRU4Rec, batch_eval
-from gru4rec.config import HyperParameters
+from gru4rec.config import Engine, HyperParameters
 from gru4rec.data.events import load_events
 from gru4rec.data.sessions import Sessions
 from gru4rec.errors import ConfigError, DataError, DivergedError
@@ -40,8 +40,8 @@ SHAPES = {
 COMBINATIONS = list(itertools.product(LOSSES, MODES, SHAPES))
 
 
-def fit(sessions: Sessions, **settings: Any) -> GRU4Rec:
-    return GRU4Rec(device="cpu", **{**BASE, **settings}).fit(sessions)
+def fit(sessions: Sessions, *, engine: Engine = "auto", **settings: Any) -> GRU4Rec:
+    return GRU4Rec(device="cpu", **{**BASE, **settings}).fit(sessions, engine=engine)
 
 
 def weights(gru: GRU4Rec) -> dict[str, np.ndarray]:
@@ -244,7 +244,7 @@ def test_diverged_training_keeps_the_last_good_epoch_and_marks_the_model(
         GRU4Rec.loadmodel(tmp_path / "bad.gru4rec", device="cpu")
     good = GRU4Rec.loadmodel(checkpoint, device="cpu")
     assert (good.status, good.n_epochs_done) == ("checkpoint", 1)
-    assert same(good, fit(golden_train))
+    assert same(good, fit(golden_train, engine="plain"))
     assert evaluate(good.scorer(), golden_test).n_targets == golden_test.n_targets
 
 

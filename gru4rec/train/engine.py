@@ -1,0 +1,55 @@
+"""Which step trains: the plain one, which is the definition, or a fast one that computes the same."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from gru4rec.config import ENGINES, PRECISIONS, Engine, Precision
+from gru4rec.errors import ConfigError
+from gru4rec.model.network import GRU4RecModel
+from gru4rec.train.fast_step import FastStep
+from gru4rec.train.optim import IndexedAdagradM
+from gru4rec.train.step import LossFunction, PlainStep, Step
+
+
+def check_engine(engine: Engine, precision: Precision, *, on_cpu: bool, own_loss: bool) -> None:
+    """Refuse what no step can do, before any work is done.
+
+    Args:
+        engine: ``auto`` is the fast step, and the plain one for a loss of the caller's own.
+        precision: Of the matrix products.
+        on_cpu: Whether training runs on a CPU.
+        own_loss: Whether the loss is a function of the caller's own, whose gradient only autograd knows.
+
+    Raises:
+        ConfigError: An unknown name, or a pair that does not go together.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"unknown engine {engine!r}. Choose from {', '.join(ENGINES)}")
+    if precision not in PRECISIONS:
+        raise ConfigError(f"unknown precision {precision!r}. Choose from {', '.join(PRECISIONS)}")
+    if own_loss and engine == "fast":
+        raise ConfigError("engine=fast knows the two losses' gradients only. Give engine=plain for a loss of your own")
+    if precision != "float32" and (engine == "plain" or own_loss):
+        raise ConfigError(f"precision={precision} needs the fast engine. Give engine=fast, or precision=float32")
+    if precision == "tf32" and on_cpu:
+        raise ConfigError("precision=tf32 is a mode of NVIDIA GPUs. Give precision=bf16 or float32 on a CPU")
+
+
+def new_step(
+    engine: Engine,
+    model: GRU4RecModel,
+    optimizer: IndexedAdagradM,
+    loss_function: LossFunction,
+    log_support_N: Tensor,
+    *,
+    n_lanes: int,
+    precision: Precision = "float32",
+    own_loss: bool = False,
+) -> Step:
+    """Return the step that an engine's name stands for; arguments as for :func:`check_engine` and the steps."""
+    check_engine(engine, precision, on_cpu=model.device.type == "cpu", own_loss=own_loss)
+    batch_size = model.settings.batch_size
+    if engine == "plain" or own_loss:
+        return PlainStep(model, optimizer, loss_function, n_lanes=n_lanes, batch_size=batch_size)
+    return FastStep(model, optimizer, log_support_N, n_lanes=n_lanes, batch_size=batch_size, precision=precision)
