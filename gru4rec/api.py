@@ -153,23 +153,25 @@ class GRU4Rec:
         self.status = "finished"
         return self
 
-    def loss_fn_cross_entropy(self, scores_AM: Tensor, column_idx_M: Tensor) -> Tensor:
+    def loss_fn_cross_entropy(self, scores_AM: Tensor, column_idx_M: Tensor, target_A: Tensor | None = None) -> Tensor:
         """Return the cross-entropy summed over lanes (A of them), with the logq correction.
 
         Args:
-            scores_AM: Float (A, M), from the common forward. Column a is lane a's target.
-            column_idx_M: Int64 (M,), item of each column: A targets, then the sampled negatives.
+            scores_AM: Float (A, M), from the common forward.
+            column_idx_M: Int64 (M,), item of each column: A targets, then the sampled negatives; or all items.
+            target_A: Int64 (A,), each lane's target column. None: column a is lane a's.
         """
         logq = self.settings.logq
         if logq == 0:
-            return cross_entropy_loss(scores_AM)
+            return cross_entropy_loss(scores_AM, target_B=target_A)
         log_p_M = self._log_support()[column_idx_M]
         log_p_M[len(scores_AM) :] *= self.settings.sample_alpha
         return cross_entropy_loss(scores_AM, log_p_M=log_p_M, logq=logq)
 
-    def loss_fn_bpr_max(self, scores_AM: Tensor, column_idx_M: Tensor) -> Tensor:
+    def loss_fn_bpr_max(self, scores_AM: Tensor, column_idx_M: Tensor, target_A: Tensor | None = None) -> Tensor:
         """Return BPR-max summed over lanes, on scores through ELU; arguments as for :meth:`loss_fn_cross_entropy`."""
-        return bpr_max_loss(elu(scores_AM, elu_param=self.settings.elu_param), bpreg=self.settings.bpreg)
+        scores_AM = elu(scores_AM, elu_param=self.settings.elu_param)
+        return bpr_max_loss(scores_AM, target_B=target_A, bpreg=self.settings.bpreg)
 
     def savemodel(self, path: str | Path) -> None:
         """Write the model to one file that loads without executing anything (docs/model-format.md).
@@ -270,6 +272,12 @@ class GRU4Rec:
         self, sessions: Sessions, support: np.ndarray, cache_size: int, negatives: Negatives | None
     ) -> SessionDataIterator:
         settings = self.settings
+        if settings.n_sample == "all":
+            if negatives is not None:
+                raise ConfigError("n_sample=all samples nothing, so negatives= has no effect. Leave it out")
+            if sessions.items.n_items < 2:
+                raise DataError(f"{sessions.source} has one item, so n_sample=all leaves no negative. Use a longer log")
+            return SessionDataIterator(sessions, batch_size=settings.batch_size)
         if negatives is None:
             store = SampleStore(
                 support,

@@ -89,11 +89,10 @@ class HyperParameters(BaseModel):
     sample_alpha: float = Field(
         0.5, ge=0, le=10, description="Negatives are drawn in proportion to support^sample_alpha; 0 is uniform."
     )
-    n_sample: int = Field(
+    n_sample: Annotated[int, Field(ge=0, lt=_LIMIT)] | Literal["all"] = Field(
         2048,
-        ge=0,
-        lt=_LIMIT,
-        description="Sampled negatives per step, shared by all lanes; 0 leaves only the other lanes' targets.",
+        description="Sampled negatives per step, shared by all lanes; 0 leaves only the other lanes' targets; "
+        "'all' samples nothing: every item is a negative.",
     )
     embedding: Annotated[int, Field(ge=0, lt=_LIMIT)] | Literal["layersize"] = Field(
         0, description="Size of a separate input embedding; 'layersize' is the first layer's size; 0 is none."
@@ -135,6 +134,8 @@ class HyperParameters(BaseModel):
                 f"embedding={self.embedding} has no effect with constrained_embedding=True. "
                 "Set constrained_embedding=False, or embedding=0"
             )
+        if self.n_sample == "all" and self.logq > 0:
+            raise ValueError("logq corrects for sampling, and n_sample=all samples nothing. Set logq=0, or a number")
         if self.n_sample == 0 and self.batch_size == 1:
             raise ValueError("n_sample=0 with batch_size=1 leaves no negative to learn from. Raise one of them")
         return self
@@ -312,7 +313,7 @@ def _describe(detail: Any, values: Mapping[str, Any], where: str) -> str:
         return f"{detail['ctx']['error']} (in {where})"
     name, context = str(detail["loc"][0]), detail.get("ctx", {})
     value = values[name]
-    if detail["type"] == "literal_error" and name != "embedding":
+    if detail["type"] == "literal_error" and name not in ("embedding", "n_sample"):
         hint = _nearest(str(value), [word.strip("'") for word in context["expected"].split(" or ")])
         return f"unknown {name} {value!r} in {where} ({name}={value}). Choose {context['expected']}{hint}"
     return f"{name}={value!r} in {where} does not fit: {_requirement(name)}"
@@ -328,6 +329,7 @@ def _requirement(name: str) -> str:
     special = {
         "layers": "give whole numbers >= 1, such as 100 or 200/100",
         "embedding": "give a whole number >= 0 or 'layersize'",
+        "n_sample": "give a whole number >= 0 or 'all'",
         "seed": "give a whole number >= 0, or none",
         "constrained_embedding": "give True or False",
     }

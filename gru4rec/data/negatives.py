@@ -5,9 +5,15 @@ Draws are made in bulk and used up step by step. The sequence depends on the see
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
+
 import numpy as np
 
 from gru4rec.errors import ConfigError
+
+_CHUNK = 1 << 18
+"""Draws made in one go: 2 MB of uniform numbers, whatever the size of the store."""
 
 
 class SampleStore:
@@ -72,12 +78,17 @@ class SampleStore:
         negative_idx_S: np.ndarray = self._store[self._step - 1]
         return negative_idx_S
 
+    @cached_property
+    def _look_up(self) -> Callable[[np.ndarray, np.ndarray], None]:
+        from gru4rec.data.draws import look_up  # loads Numba
+
+        return look_up(self._cumulative)
+
     def _refill(self) -> None:
-        """Draw the next part of the sequence. Sorted look-ups walk the distribution once, so that it stays in cache."""
-        points = self._rng.random(self._steps_per_fill * self.n_sample) * self._cumulative[-1]
-        order = np.argsort(points)
-        drawn = np.empty(len(points), dtype=np.int32)
-        last = len(self._cumulative) - 1  # rounding can lift a point onto the total
-        drawn[order] = np.minimum(np.searchsorted(self._cumulative, points[order], side="right"), last)
+        """Draw the next part of the sequence."""
+        drawn = np.empty(self._steps_per_fill * self.n_sample, dtype=np.int32)
+        for start in range(0, len(drawn), _CHUNK):
+            chunk = drawn[start : start + _CHUNK]
+            self._look_up(self._rng.random(len(chunk)), chunk)
         self._store = drawn.reshape(self._steps_per_fill, self.n_sample)
         self._step = 0

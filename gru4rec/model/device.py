@@ -24,6 +24,8 @@ def threads_that_help(settings: HyperParameters) -> int:
         1
     """
     n_hidden, n_lanes = max(settings.layers), settings.batch_size
+    if settings.n_sample == "all":
+        return ALL_THREADS
     flop = 30 * n_lanes * n_hidden**2 + 6 * n_lanes * n_hidden * (n_lanes + settings.n_sample)
     return 1 if flop < _FLOP_WORTH_A_SECOND_THREAD else ALL_THREADS
 

@@ -1,7 +1,7 @@
 """One mini-batch, plainly: the definition that any faster step is checked against.
 
 Gather the touched rows, forward, loss, backward by autograd, update. Dimensions: B lanes, A of them not empty, S
-sampled negatives, M = A + S score columns.
+sampled negatives, M = A + S score columns, or one for every item.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from gru4rec.data.batches import Batch, SessionDataIterator
 from gru4rec.model.network import GRU4RecModel, StepRows, TouchedRows
 from gru4rec.train.optim import IndexedAdagradM
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""(scores_AM before the final activation, column_idx_M) -> the sum of the lanes' losses."""
+LossFunction = Callable[..., Tensor]
+"""(scores_AM before the final activation, column_idx_M) -> the sum of the lanes' losses.
+
+Column a is lane a's target; where every item has one column, ``target_A=`` says which it is.
+"""
 
 
 class Step(Protocol):
@@ -79,6 +82,7 @@ class PlainStep(BatchStep):
         self.loss_function = loss_function
         self.n_lanes = n_lanes
         self.batch_size = batch_size
+        self._all_items = torch.arange(model.n_items, device=model.device)
         self._grad_accumulation = model.settings.grad_accumulation
         self._waiting: list[TouchedRows] = []
         self._n_waiting = 0
@@ -95,12 +99,14 @@ class PlainStep(BatchStep):
         lanes = torch.as_tensor(batch.lanes, device=device)
         input_idx = torch.as_tensor(batch.input_idx, device=device).long()
         targets, negatives = (torch.as_tensor(idx, device=device) for idx in (batch.target_idx, batch.negative_idx))
-        column_idx = torch.cat([targets, negatives]).long()
+        is_sampled = self.model.settings.n_sample != "all"
+        column_idx = torch.cat([targets, negatives]).long() if is_sampled else self._all_items
         going_on = torch.as_tensor(~batch.resets, device=device).unsqueeze(1)
         rows = self.model.gather(input_idx, column_idx)
 
         scores_AM, new_state = self.model(rows, [hidden[lanes] * going_on for hidden in self._state])
-        loss = self.loss_function(scores_AM, column_idx) / self.batch_size
+        where = {} if is_sampled else {"target_A": targets.long()}
+        loss = self.loss_function(scores_AM, column_idx, **where) / self.batch_size
         torch.autograd.backward(loss)
 
         for hidden, new_hidden in zip(self._state, new_state, strict=True):

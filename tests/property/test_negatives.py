@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from gru4rec.data import negatives
 from gru4rec.data.negatives import SampleStore
 from gru4rec.errors import ConfigError
 
@@ -50,6 +53,27 @@ def test_sequence_does_not_depend_on_the_size_of_the_store(cache_size: int, n_sa
     large = store(support, n_sample=n_sample, cache_size=100_000)
     for _ in range(20):
         np.testing.assert_array_equal(small.next(), large.next())
+
+
+def test_draws_in_chunks_are_those_of_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restates the sequence: uniform numbers in one go, scaled, looked up in the cumulative sum."""
+    monkeypatch.setattr(negatives, "_CHUNK", 100)
+    support = np.random.default_rng(3).integers(1, 1000, size=300)
+    cumulative = np.cumsum(support**0.5)
+    points = np.random.default_rng(5).random(12 * 64) * cumulative[-1]
+    expected = np.searchsorted(cumulative, points, side="right").reshape(12, 64)
+    drawing = store(support, cache_size=5 * 64)  # each of the stores ends with a part of a chunk
+    np.testing.assert_array_equal([drawing.next() for _ in range(12)], expected)
+
+
+def test_a_refill_needs_little_more_memory_than_its_ids() -> None:
+    store(np.array([1])).next()  # loads what draws
+    drawing = store(np.arange(1, 1000), n_sample=100, cache_size=2_000_000)
+    tracemalloc.start()
+    drawing.next()
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 8_000_000 < peak_bytes < 8_000_000 + 4_000_000  # ids; 16 MB more would be the uniform numbers in one go
 
 
 def test_points_on_the_upper_edge_give_the_last_item() -> None:

@@ -16,6 +16,7 @@ from gru4rec.data.batches import Batch
 from gru4rec.model.initial import initialise
 from gru4rec.model.losses import bpr_max_loss, cross_entropy_loss, elu
 from gru4rec.model.network import GRU4RecModel
+from gru4rec.train import columns
 from gru4rec.train.fast_step import FastStep
 from gru4rec.train.kernels import compiled, torch_ops
 from gru4rec.train.optim import IndexedAdagradM
@@ -59,9 +60,11 @@ def plain_step(dtype: torch.dtype, settings: dict[str, Any]) -> PlainStep:
     model, optimizer = make_model(dtype, settings)
     chosen, log_support_N = model.settings, log_support(dtype)
 
-    def loss(scores_AM: Tensor, column_idx_M: Tensor) -> Tensor:
+    def loss(scores_AM: Tensor, column_idx_M: Tensor, target_A: Tensor | None = None) -> Tensor:
         if chosen.loss == "bpr-max":
-            return bpr_max_loss(elu(scores_AM, elu_param=chosen.elu_param), bpreg=chosen.bpreg)
+            return bpr_max_loss(elu(scores_AM, elu_param=chosen.elu_param), target_B=target_A, bpreg=chosen.bpreg)
+        if target_A is not None:
+            return cross_entropy_loss(scores_AM, target_B=target_A)
         log_p_M = log_support_N[column_idx_M]
         log_p_M[len(scores_AM) :] *= chosen.sample_alpha
         return cross_entropy_loss(scores_AM, log_p_M=log_p_M, logq=chosen.logq)
@@ -109,6 +112,28 @@ def test_fast_step_in_float64_agrees_with_plain_to_1e_10(loss: str, mode: str, k
         }  # fmt: skip
         expected = train(plain_step(torch.float64, settings))
         actual = train(fast_step(torch.float64, settings, kernels))
+        assert actual.keys() == expected.keys()
+        for name, values in expected.items():
+            torch.testing.assert_close(actual[name], values, rtol=1e-10, atol=1e-13, msg=f"{name} with {settings}")
+
+
+@both_kernels
+@pytest.mark.parametrize("kept_scores", [columns.KEPT_SCORES, 0], ids=["kept", "computed-twice"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("loss", ["cross-entropy", "bpr-max"])
+def test_all_items_in_blocks_agree_with_plain_to_1e_10(
+    loss: str, mode: str, kept_scores: int, kernels: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(columns, "KEPT_SCORES", kept_scores)
+    monkeypatch.setattr(columns, "MIN_BLOCK", 7)  # 30 items: four blocks and a short one
+    monkeypatch.setattr(columns, "BLOCK_SCORES", 1)
+    for accumulation, momentum, elu_param in itertools.product((1, 4), (0.0, 0.3), (0.0, 0.5)):
+        settings = {
+            "loss": loss, "layers": [9, 6], "n_sample": "all", "grad_accumulation": accumulation, "momentum": momentum,
+            "elu_param": elu_param, "bpreg": 0.7, "dropout_p_hidden": 0.2, **MODES[mode],
+        }  # fmt: skip
+        expected = train(plain_step(torch.float64, settings), 0)
+        actual = train(fast_step(torch.float64, settings, kernels), 0)
         assert actual.keys() == expected.keys()
         for name, values in expected.items():
             torch.testing.assert_close(actual[name], values, rtol=1e-10, atol=1e-13, msg=f"{name} with {settings}")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
 from gru4rec.config import hyper_parameters
+from gru4rec.model import initial
 from gru4rec.model.initial import initialise
 from gru4rec.model.network import GRU4RecModel
 
@@ -44,19 +48,70 @@ def test_seeds_give_independent_weights() -> None:
     assert abs(np.corrcoef(first.flatten(), other.flatten())[0, 1]) < 0.03  # 19,200 values: four standard errors
 
 
-def test_compatibility_draw_order_with_a_separate_embedding_and_two_sizes() -> None:
-    """Restates the order from the recordings' description: embedding, (in, H) blocks, (H, H) blocks, output."""
-    weights = weights_of(None, n_items=5, layers=[3], constrained_embedding=False, embedding=2)
-    rng = np.random.RandomState(42)
+def one_go(seed: int | None) -> Callable[[int, int], np.ndarray]:
+    """Restate a block's draw from the recordings' description: the whole matrix at once."""
+    if seed is None:
+        legacy = np.random.RandomState(42)
 
-    def draw(rows: int, cols: int) -> np.ndarray:
-        bound = np.float32((6 / (rows + cols)) ** 0.5)
-        return rng.rand(rows, cols).astype(np.float32) * (2 * bound) - bound
+        def draw(rows: int, cols: int) -> np.ndarray:
+            bound = np.float32((6 / (rows + cols)) ** 0.5)
+            return legacy.rand(rows, cols).astype(np.float32) * (2 * bound) - bound
+    else:
+        rng = np.random.default_rng(seed)
 
+        def draw(rows: int, cols: int) -> np.ndarray:
+            bound = (6 / (rows + cols)) ** 0.5
+            return (rng.random((rows, cols)) * 2 * bound - bound).astype(np.float32)
+
+    return draw
+
+
+every_draw = pytest.mark.parametrize(
+    ("seed", "values_at_once"), [(seed, n) for seed in (None, 7) for n in (1, 10, 1 << 17)]
+)
+
+
+@every_draw
+def test_draw_order_with_a_separate_embedding_and_two_sizes(
+    seed: int | None, values_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Embedding, (in, H) blocks, (H, H) blocks, output; chunks of rows follow each other in one sequence."""
+    monkeypatch.setattr(initial, "_VALUES_AT_ONCE", values_at_once)
+    weights = weights_of(seed, n_items=5, layers=[3], constrained_embedding=False, embedding=2)
+    draw = one_go(seed)
     np.testing.assert_array_equal(weights["E.weight"], draw(5, 2))
     np.testing.assert_array_equal(weights["G.0.weight_ih"], np.vstack([draw(2, 3).T for _ in range(3)]))
     np.testing.assert_array_equal(weights["G.0.weight_hh"], np.vstack([draw(3, 3) for _ in range(3)]))
     np.testing.assert_array_equal(weights["Wy.weight"], draw(5, 3))
+
+
+@every_draw
+def test_draw_order_without_embedding_and_a_second_layer_that_resets_before(
+    seed: int | None, values_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks that lie side by side are drawn one after the other; square input blocks are stacked as drawn."""
+    monkeypatch.setattr(initial, "_VALUES_AT_ONCE", values_at_once)
+    settings = {"layers": [3, 3], "constrained_embedding": False, "gru_variant": "reset_before"}
+    weights = weights_of(seed, n_items=7, **settings)
+    draw = one_go(seed)
+    np.testing.assert_array_equal(weights["GE.Wx0.weight"], np.hstack([draw(7, 3) for _ in range(3)]))
+    np.testing.assert_array_equal(weights["GE.Wrz0"], np.hstack([draw(3, 3) for _ in range(2)]))
+    np.testing.assert_array_equal(weights["GE.Wh0"], draw(3, 3))
+    np.testing.assert_array_equal(weights["G.0.weight_ih"], np.vstack([draw(3, 3) for _ in range(3)]))
+    np.testing.assert_array_equal(weights["G.0.Wrz0"], np.hstack([draw(3, 3) for _ in range(2)]))
+    np.testing.assert_array_equal(weights["G.0.Wh0"], draw(3, 3))
+    np.testing.assert_array_equal(weights["Wy.weight"], draw(7, 3))
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_drawing_needs_a_few_megabytes_beside_the_weights(seed: int | None) -> None:
+    settings = {"layers": [100], "constrained_embedding": False}
+    model = GRU4RecModel(20_000, hyper_parameters(settings))  # Wx0: 24 MB, and twice that in float64
+    tracemalloc.start()  # NumPy reports its arrays to it
+    initialise(model, seed=seed)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 1_000_000 < peak_bytes < 4_000_000
 
 
 @pytest.mark.parametrize("variant", ["reset_after", "reset_before"])

@@ -84,6 +84,46 @@ def bpr_max(
     return scores.new_tensor(loops.bpr_max(*arrays, number(share), number(TINY), number(elu_param), number(bpreg)))
 
 
+def activate(scores: Tensor, offset: Tensor, elu_param: float) -> None:
+    """See :func:`gru4rec.train.kernels.torch_ops.activate`."""
+    loops.activate(*_arrays(scores, offset), _number_type(scores)(elu_param))
+
+
+def softmax_sums(scores: Tensor, highest: Tensor, sums: Tensor) -> None:
+    """See :func:`gru4rec.train.kernels.torch_ops.softmax_sums`."""
+    loops.softmax_sums(*_arrays(scores, highest, sums))
+
+
+def softmax_gradient(
+    scores: Tensor, target: Tensor, highest: Tensor, sums: Tensor, slope: Tensor, d_offset: Tensor
+) -> None:
+    """See :func:`gru4rec.train.kernels.torch_ops.softmax_gradient`."""
+    loops.softmax_gradient(*_arrays(scores, target, highest, sums, slope, d_offset))
+
+
+def bpr_sums(scores: Tensor, target: Tensor, own: Tensor, highest: Tensor, sums: Tensor) -> None:
+    """See :func:`gru4rec.train.kernels.torch_ops.bpr_sums`."""
+    loops.bpr_sums(*_arrays(scores, target, own, highest, sums))
+
+
+def bpr_gradient(
+    scores: Tensor,
+    target: Tensor,
+    own: Tensor,
+    highest: Tensor,
+    sums: Tensor,
+    d_offset: Tensor,
+    *,
+    share: float,
+    elu_param: float,
+    bpreg: float,
+) -> None:
+    """See :func:`gru4rec.train.kernels.torch_ops.bpr_gradient`."""
+    number = _number_type(scores)
+    numbers = (number(value) for value in (share, TINY, elu_param, bpreg))
+    loops.bpr_gradient(*_arrays(scores, target, own, highest, sums, d_offset), *numbers)
+
+
 def update_dense(
     weight: Tensor,
     accumulator: Tensor,

@@ -215,13 +215,13 @@ def column_offset(bias, item_idx, correction, scale, out):
 
 @compiled
 def _highest(row, best):
-    """Return a row's maximum, kept side by side in the ``_WIDTH`` numbers of ``best``; NaN does not count."""
+    """Return a row's maximum, -inf if it is empty; NaN does not count. ``best`` holds ``_WIDTH`` maxima."""
     n_wide = len(row) - len(row) % _WIDTH
-    best[:] = row[0]
+    highest = row.dtype.type(-np.inf)
+    best[:] = highest
     for m in range(0, n_wide, _WIDTH):
         for j in range(_WIDTH):
             best[j] = row[m + j] if row[m + j] > best[j] else best[j]
-    highest = row[0]
     for j in range(_WIDTH):
         highest = max(highest, best[j])
     for m in range(n_wide, len(row)):
@@ -314,6 +314,109 @@ def bpr_max(scores, offset, target, d_offset, share, tiny, elu_param, bpreg):
         row[own] = own_gradient
         d_offset[own] += own_gradient
     return total * share
+
+
+@compiled
+def activate(scores, offset, elu_param):
+    n_lanes, n_columns = scores.shape
+    one = scores.dtype.type(1)
+    for b in range(n_lanes):
+        row = scores[b]
+        if elu_param > 0:
+            for m in range(n_columns):
+                x = row[m] + offset[m]
+                row[m] = x if x > 0 else elu_param * (_exp(x) - one)
+        else:
+            for m in range(n_columns):
+                row[m] += offset[m]
+
+
+@compiled
+def softmax_sums(scores, highest, sums):
+    n_lanes, n_columns = scores.shape
+    best = np.empty(_WIDTH, scores.dtype)
+    for b in range(n_lanes):
+        row = scores[b]
+        before = highest[b]
+        top = max(before, _highest(row, best))
+        highest[b] = top
+        total = sums[0, b] * _exp(before - top)
+        for m in range(n_columns):
+            total += _exp(row[m] - top)
+        sums[0, b] = total
+
+
+@compiled
+def softmax_gradient(scores, target, highest, sums, slope, d_offset):
+    n_lanes, n_columns = scores.shape
+    d_offset[:] = scores.dtype.type(0)
+    for b in range(n_lanes):
+        row, own, top, factor = scores[b], target[b], highest[b], slope[b] / sums[0, b]
+        for m in range(n_columns):
+            gradient = _exp(row[m] - top) * factor
+            row[m] = gradient
+            d_offset[m] += gradient
+        if 0 <= own < n_columns:
+            row[own] -= slope[b]
+            d_offset[own] -= slope[b]
+
+
+@compiled
+def bpr_sums(scores, target, own, highest, sums):
+    n_lanes, n_columns = scores.shape
+    best = np.empty(_WIDTH, scores.dtype)
+    for b in range(n_lanes):
+        row, column, before = scores[b], target[b], highest[b]
+        is_here = 0 <= column < n_columns
+        left = row[:column] if is_here else row
+        right = row[column + 1 :] if is_here else row[:0]
+        top = max(before, max(_highest(left, best), _highest(right, best)))
+        highest[b] = top
+        factor, own_factor = _exp(before - top), _exp(min(top - own[b], scores.dtype.type(80)))
+        from_left, from_right = _bpr_sums_of(left, top, own_factor), _bpr_sums_of(right, top, own_factor)
+        for n in range(4):
+            sums[n, b] = sums[n, b] * factor + from_left[n] + from_right[n]
+
+
+@compiled
+def _bpr_sums_of(row, top, own_factor):
+    one = row.dtype.type(1)
+    exp_sum = beaten = slope = penalty = row.dtype.type(0)
+    for m in range(len(row)):
+        s = row[m]
+        e = _exp(s - top)
+        q = one / (one + e * own_factor)
+        exp_sum += e
+        beaten += e * q
+        slope += e * q * (one - q)
+        penalty += e * s * s
+    return exp_sum, beaten, slope, penalty
+
+
+@compiled
+def bpr_gradient(scores, target, own, highest, sums, d_offset, share, tiny, elu_param, bpreg):
+    n_lanes, n_columns = scores.shape
+    one, two, largest = scores.dtype.type(1), scores.dtype.type(2), scores.dtype.type(80)
+    d_offset[:] = scores.dtype.type(0)
+    for b in range(n_lanes):
+        row, column, top = scores[b], target[b], highest[b]
+        per_sum = one / sums[0, b]
+        beaten, slope, penalty = sums[1, b] * per_sum, sums[2, b] * per_sum, sums[3, b] * per_sum
+        strength, own_factor = one / (beaten + tiny), _exp(min(top - own[b], largest))
+        for m in range(n_columns):
+            s = row[m]
+            e = _exp(s - top)
+            q = one / (one + e * own_factor)
+            gradient = strength * (beaten - q * q) + bpreg * (s * s + two * s - penalty)
+            gradient *= e * per_sum * share
+            if elu_param > 0:
+                gradient *= one if s > 0 else s + elu_param
+            row[m] = gradient
+        if 0 <= column < n_columns:
+            gradient = -strength * slope * share
+            row[column] = gradient if elu_param == 0 or own[b] > 0 else gradient * (own[b] + elu_param)
+        for m in range(n_columns):
+            d_offset[m] += row[m]
 
 
 @compiled

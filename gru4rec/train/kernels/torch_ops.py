@@ -189,6 +189,102 @@ def bpr_max(
     return share * (is_active * (bpreg * penalty - torch.log(beaten + TINY))).sum()
 
 
+def activate(scores: Tensor, offset: Tensor, elu_param: float) -> None:
+    """Add ``offset`` (M,) to scores (B, M), then ELU where ``elu_param`` is above 0: the scores of a block of items."""
+    scores.add_(offset)
+    if elu_param > 0:
+        torch.nn.functional.elu_(scores, elu_param)
+
+
+def softmax_sums(scores: Tensor, highest: Tensor, sums: Tensor) -> None:
+    """Take a block of scores (B, M) into the running softmax of each lane.
+
+    Args:
+        scores: Of one block of items.
+        highest: (B,), each lane's highest score so far; -inf at first.
+        sums: (1, B), each lane's sum of exp(score - highest); 0 at first.
+    """
+    sums *= _raise(highest, scores)
+    sums[0] += torch.exp(scores - highest.unsqueeze(1)).sum(dim=1)
+
+
+def softmax_gradient(
+    scores: Tensor, target: Tensor, highest: Tensor, sums: Tensor, slope: Tensor, d_offset: Tensor
+) -> None:
+    """Turn a block of scores into their gradient under cross-entropy over all items.
+
+    Args:
+        scores: (B, M).
+        target: Int64 (B,), each lane's target as a column of this block; below 0 or above M - 1 where it is elsewhere.
+        highest: (B,), of all blocks.
+        sums: (1, B), of all blocks.
+        slope: (B,), the factor of (softmax - one-hot).
+        d_offset: (M,) becomes the gradient of the block's offset.
+    """
+    lane, column = _targets_in_block(scores, target)
+    scores.sub_(highest.unsqueeze(1)).exp_().mul_((slope / sums[0]).unsqueeze(1))
+    scores[lane, column] -= slope[lane]
+    torch.sum(scores, dim=0, out=d_offset)
+
+
+def bpr_sums(scores: Tensor, target: Tensor, own: Tensor, highest: Tensor, sums: Tensor) -> None:
+    """Take a block of activated scores (B, M) into what BPR-max needs of each lane.
+
+    Args:
+        scores: Of one block of items.
+        target: As for :func:`softmax_gradient`; a lane's target is no negative.
+        own: (B,), each lane's score of its target.
+        highest: (B,), each lane's highest score of a negative so far; -inf at first.
+        sums: (4, B), with e = exp(score - highest) and q = sigmoid(own - score) the sums of e, e q, e q (1 - q) and
+            e score^2; 0 at first.
+    """
+    lane, column = _targets_in_block(scores, target)
+    negative = scores.clone()
+    negative[lane, column] = -torch.inf
+    sums *= _raise(highest, negative)
+    e, q = torch.exp(negative - highest.unsqueeze(1)), torch.sigmoid(own.unsqueeze(1) - scores)
+    for row, values in zip(sums, (e, e * q, e * q * (1 - q), e * scores**2), strict=True):
+        row += values.sum(dim=1)
+
+
+def bpr_gradient(
+    scores: Tensor,
+    target: Tensor,
+    own: Tensor,
+    highest: Tensor,
+    sums: Tensor,
+    d_offset: Tensor,
+    *,
+    share: float,
+    elu_param: float,
+    bpreg: float,
+) -> None:
+    """Turn a block of activated scores into the gradient of what was activated; see :func:`bpr_max` and `bpr_sums`."""
+    lane, column = _targets_in_block(scores, target)
+    exp_sum, beaten, slope, penalty = (row.unsqueeze(1) for row in (sums[0], *(sums[1:] / sums[0])))
+    strength = 1 / (beaten + TINY)
+    w, q = torch.exp(scores - highest.unsqueeze(1)) / exp_sum, torch.sigmoid(own.unsqueeze(1) - scores)
+    gradient = w * (strength * (beaten - q**2) + bpreg * (scores**2 + 2 * scores - penalty))
+    gradient[lane, column] = -(strength * slope)[lane, 0]
+    if elu_param > 0:
+        gradient *= torch.where(scores > 0, 1, scores + elu_param)
+    torch.mul(gradient, share, out=scores)
+    torch.sum(scores, dim=0, out=d_offset)
+
+
+def _raise(highest: Tensor, scores: Tensor) -> Tensor:
+    """Set each lane's highest score to that of a block if higher; returns the factor (B,) of sums taken before."""
+    before = highest.clone()
+    torch.maximum(highest, scores.amax(dim=1), out=highest)
+    return torch.where(before == highest, 1, torch.exp(before - highest))
+
+
+def _targets_in_block(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the lanes whose target is a column of the block, and these columns."""
+    lane = torch.nonzero((target >= 0) & (target < scores.shape[1]))[:, 0]
+    return lane, target[lane]
+
+
 def _targets(target: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return each lane's target column (B, 1), 0 for an empty lane, and 1 where a lane counts, else 0."""
     return target.clamp(min=0).unsqueeze(1), (target >= 0).unsqueeze(1).to(dtype)
