@@ -28,7 +28,7 @@ from gru4rec.model.losses import bpr_max_loss, cross_entropy_loss, elu
 from gru4rec.model.network import GRU4RecModel
 from gru4rec.model.scorer import GRUScorer, check_finite
 from gru4rec.serve.recommender import Exclude, LiveSession, Recommendations, Recommender
-from gru4rec.train.engine import check_engine, new_step
+from gru4rec.train.engine import choose_engine, new_step
 from gru4rec.train.loop import EpochReport, train
 from gru4rec.train.optim import IndexedAdagradM
 from gru4rec.train.step import Step
@@ -127,7 +127,7 @@ class GRU4Rec:
             DataError: The log cannot be used.
             DivergedError: The loss stopped being a number. The object is marked, and refuses to recommend.
         """
-        check_engine(engine, precision, on_cpu=self.device.type == "cpu", own_loss=self._has_own_loss)
+        self.choose_engine(engine, precision)
         sessions = self._sessions(data, Columns(session_key=session_key, item_key=item_key, time_key=time_key))
         support = sessions.support()
         batches = self._batches(sessions, support, sample_cache_max_size, negatives)
@@ -152,6 +152,14 @@ class GRU4Rec:
             raise DivergedError(f"{error}. {self._last_good(checkpoint_path)}") from None
         self.status = "finished"
         return self
+
+    def choose_engine(self, engine: Engine = "auto", precision: Precision = "float32") -> Engine:
+        """Return the engine that :meth:`fit` would train with, ``fast`` or ``plain``.
+
+        Raises:
+            ConfigError: It cannot do what is asked.
+        """
+        return choose_engine(engine, precision, on_cpu=self.device.type == "cpu", own_loss=self._has_own_loss)
 
     def loss_fn_cross_entropy(self, scores_AM: Tensor, column_idx_M: Tensor, target_A: Tensor | None = None) -> Tensor:
         """Return the cross-entropy summed over lanes (A of them), with the logq correction.

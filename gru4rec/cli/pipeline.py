@@ -53,7 +53,8 @@ def train_model(
     threads = args.threads or threads_that_help(gru.settings)
     say(
         args,
-        f"training on {gru.device} (CPU threads: {threads}): "
+        f"training on {gru.device} ({gru.choose_engine(args.engine, args.precision)} engine, {args.precision}, "
+        f"CPU threads: {threads}): "
         f"{gru.settings.n_epochs} epochs of {sessions.n_targets:,} events",
     )
     if save_path is None and not args.test:

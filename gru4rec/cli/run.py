@@ -86,6 +86,7 @@ def _run(args: argparse.Namespace) -> int:
         hyper_parameters(given, where=where)  # so that the message names the flag or the file
         gru = model_class(device=args.device)
         gru.set_params(**given)
+        gru.choose_engine(args.engine, args.precision)
         sessions = pipeline.read_sessions(args, args.path)
         tests = pipeline.read_tests(args, args.test, sessions.items)
         pipeline.print_settings(output, gru, list(given))

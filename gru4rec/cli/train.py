@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     given: dict[str, Any] = read_parameter_file(args.parameter_file) if args.parameter_file else {}
     given |= {name: value for name, value in vars(args).items() if name in HyperParameters.model_fields}
     gru = GRU4Rec(device=args.device).set_params(**given)
+    gru.choose_engine(args.engine, args.precision)
     pipeline.check_save_path(args.output, inputs=[args.path, *args.test, args.parameter_file])
     sessions = pipeline.read_sessions(args, args.path)
     tests = pipeline.read_tests(args, args.test, sessions.items)

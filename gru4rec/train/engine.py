@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+
+import torch
 from torch import Tensor
 
 from gru4rec.config import ENGINES, PRECISIONS, Engine, Precision
@@ -11,9 +14,11 @@ from gru4rec.train.fast_step import FastStep
 from gru4rec.train.optim import IndexedAdagradM
 from gru4rec.train.step import LossFunction, PlainStep, Step
 
+_log = logging.getLogger("gru4rec")
 
-def check_engine(engine: Engine, precision: Precision, *, on_cpu: bool, own_loss: bool) -> None:
-    """Refuse what no step can do, before any work is done.
+
+def choose_engine(engine: Engine, precision: Precision, *, on_cpu: bool, own_loss: bool) -> Engine:
+    """Return ``fast`` or ``plain``; refuse what no step can do.
 
     Args:
         engine: ``auto`` is the fast step, and the plain one for a loss of the caller's own.
@@ -34,6 +39,7 @@ def check_engine(engine: Engine, precision: Precision, *, on_cpu: bool, own_loss
         raise ConfigError(f"precision={precision} needs the fast engine. Give engine=fast, or precision=float32")
     if precision == "tf32" and on_cpu:
         raise ConfigError("precision=tf32 is a mode of NVIDIA GPUs. Give precision=bf16 or float32 on a CPU")
+    return "plain" if engine == "plain" or own_loss else "fast"
 
 
 def new_step(
@@ -47,9 +53,10 @@ def new_step(
     precision: Precision = "float32",
     own_loss: bool = False,
 ) -> Step:
-    """Return the step that an engine's name stands for; arguments as for :func:`check_engine` and the steps."""
-    check_engine(engine, precision, on_cpu=model.device.type == "cpu", own_loss=own_loss)
-    batch_size = model.settings.batch_size
-    if engine == "plain" or own_loss:
+    """Return the step that an engine's name stands for; arguments as for :func:`choose_engine` and the steps."""
+    on_cpu, batch_size = model.device.type == "cpu", model.settings.batch_size
+    if choose_engine(engine, precision, on_cpu=on_cpu, own_loss=own_loss) == "plain":
         return PlainStep(model, optimizer, loss_function, n_lanes=n_lanes, batch_size=batch_size)
+    if precision == "bf16" and on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        _log.warning("this CPU has no instructions for bfloat16: precision=bf16 will be slower than float32")
     return FastStep(model, optimizer, log_support_N, n_lanes=n_lanes, batch_size=batch_size, precision=precision)

@@ -178,11 +178,11 @@ def flags(name: str, words: Sequence[Any], *fragments: str, by_argparse: bool = 
     )
 
 
-def settings(text: str, *fragments: str) -> Row:
-    """Wrong settings in -ps beside a good log."""
+def settings(text: str, *fragments: str, flags: Sequence[str] = ()) -> Row:
+    """Wrong settings in -ps, or flags that do not go with them, beside a good log."""
     return Row(
-        f"ps-{text[:60]}",
-        lambda lab: [lab.log, "-ps", text, "-s", lab.old, "-d", "cpu", "-q"],
+        f"ps-{' '.join([text[:60], *flags])}",
+        lambda lab: [lab.log, "-ps", text, "-s", lab.old, "-d", "cpu", "-q", *flags],
         fragments,
     )
 
@@ -416,6 +416,9 @@ SETTING_ROWS = [
     settings("layers=100/", "layers='100/'", "whole numbers >= 1"),
     settings("layers=100.5", "layers='100.5'", "whole numbers >= 1"),
     settings("batch_size=99999999999999999999", "batch_size='99999999999999999999'", "whole number"),
+    settings("layers=4", "precision=tf32", "NVIDIA GPUs", "Give precision=bf16", flags=["--precision", "tf32"]),
+    settings("layers=4", "precision=bf16", "needs the fast engine", "Give engine=fast",
+             flags=["--precision", "bf16", "--engine", "plain"]),
     settings("n_sample=all,logq=1", "logq corrects for sampling", "n_sample=all", "Set logq=0"),
     settings("n_sample=0,batch_size=1", "n_sample=0 with batch_size=1", "no negative", "Raise one"),
     settings("embedding=16", "embedding=16", "constrained_embedding=True", "Set constrained_embedding=False"),
