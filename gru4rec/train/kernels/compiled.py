@@ -158,8 +158,12 @@ def update_rows(
     number = _number_type(table)
     if scratch is None:
         scratch = torch.zeros(len(table), dtype=torch.int32)
-    arrays = _arrays(table, accumulator, _or(velocity, accumulator), item_idx, gradient, scratch)
-    loops.update_rows(*arrays, number(lr), number(momentum), number(eps), number(share))
+    states, numbers = (table, accumulator, _or(velocity, accumulator)), map(number, (lr, momentum, eps, share))
+    if table.shape[1] > 1:
+        loops.update_rows(*_arrays(*states, item_idx, gradient, scratch), *numbers)
+    else:
+        flat = (state[:, 0] for state in states)
+        loops.update_numbers(*_arrays(*flat, item_idx, gradient[:, 0], scratch), *numbers)
 
 
 def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:

@@ -440,9 +440,31 @@ def update_rows(table, accumulator, velocity, item_idx, gradient, first, lr, mom
                 _prefetch(velocity, d)
         item = item_idx[r]
         if first[item] == r + 1:
+            first[item] = 0
             update(table[item], accumulator[item], velocity[item], gradient[r], lr, momentum, eps, share)
-    for r in range(n_rows):
-        first[item_idx[r]] = 0
+
+
+@compiled
+def update_numbers(table, accumulator, velocity, item_idx, gradient, first, lr, momentum, eps, share):
+    """Do the same for a table of one number a row, as the biases are."""
+    for r in range(len(item_idx)):
+        place = first[item_idx[r]]
+        if place == 0:
+            first[item_idx[r]] = r + 1
+        else:
+            gradient[place - 1] += gradient[r]
+    for r in range(len(item_idx)):
+        item = item_idx[r]
+        if first[item] == r + 1:
+            first[item] = 0
+            g = gradient[r] * share
+            a = accumulator[item] + g * g
+            accumulator[item] = a
+            change = -g * lr / np.sqrt(a + eps)
+            if momentum > 0:
+                change += momentum * velocity[item]
+                velocity[item] = change
+            table[item] += change
 
 
 @compiled
