@@ -12,7 +12,7 @@ import torch
 from conftest import GOLDEN
 
 from gru4rec.api import GRU4Rec, batch_eval
-from gru4rec.config import Engine, HyperParameters
+from gru4rec.config import Engine, HyperParameters, Precision
 from gru4rec.data.events import load_events
 from gru4rec.data.sessions import Sessions
 from gru4rec.errors import ConfigError, DataError, DivergedError
@@ -71,6 +71,24 @@ def test_any_combination_trains_repeats_saves_and_loads(
     np.testing.assert_array_equal(before.n_higher, after.n_higher)
     ids = golden_test.items.ids_of(golden_test.item_idx[:5])
     assert loaded.recommend(ids) == gru.recommend(ids)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("engine", ["plain", "fast"])
+def test_same_seed_gives_the_same_bits_for_each_engine_and_thread_count(
+    engine: Engine, precision: Precision, threads: int, golden_train: Sessions
+) -> None:
+    if engine == "plain" and precision == "bf16":
+        return  # refused: tests/unit/test_engine.py
+    settings = {"layers": [128], "batch_size": 40, "n_sample": 2048, "n_epochs": 1, "seed": 5, "dropout_p_hidden": 0.2}
+    first, second = (
+        GRU4Rec(device="cpu", **settings).fit(
+            golden_train, engine=engine, precision=precision, threads=threads, on_epoch=lambda _: None
+        )
+        for _ in range(2)
+    )
+    assert same(first, second)
 
 
 FLIPS: dict[str, dict[str, Any]] = {
