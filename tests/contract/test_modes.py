@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN
+from conftest import GOLDEN, make_sessions
 
 from gru4rec.api import GRU4Rec, batch_eval
 from gru4rec.config import Engine, HyperParameters, Precision
@@ -77,14 +77,15 @@ def test_any_combination_trains_repeats_saves_and_loads(
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("engine", ["plain", "fast"])
 def test_same_seed_gives_the_same_bits_for_each_engine_and_thread_count(
-    engine: Engine, precision: Precision, threads: int, golden_train: Sessions
+    engine: Engine, precision: Precision, threads: int
 ) -> None:
     if engine == "plain" and precision == "bf16":
         return  # refused: tests/unit/test_engine.py
+    sessions = make_sessions([[(7 * session + 3 * place) % 50 for place in range(5)] for session in range(80)], 50)
     settings = {"layers": [128], "batch_size": 40, "n_sample": 2048, "n_epochs": 1, "seed": 5, "dropout_p_hidden": 0.2}
     first, second = (
         GRU4Rec(device="cpu", **settings).fit(
-            golden_train, engine=engine, precision=precision, threads=threads, on_epoch=lambda _: None
+            sessions, engine=engine, precision=precision, threads=threads, on_epoch=lambda _: None
         )
         for _ in range(2)
     )
@@ -230,8 +231,6 @@ def test_global_random_state_is_left_alone(golden_train: Sessions) -> None:
 @pytest.mark.parametrize("n_sessions", [1, 2, 5])
 @pytest.mark.parametrize("n_sample", [0, 8])
 def test_data_smaller_than_the_batch_works(n_sessions: int, n_sample: int) -> None:
-    from conftest import make_sessions
-
     sessions = make_sessions([[0, 1, 2], [1, 2], [3, 0, 1], [2, 3], [0, 3]][:n_sessions], 4)
     settings = {"batch_size": 512, "n_sample": n_sample, "logq": 1.0}
     if n_sample == 0 and n_sessions == 1:
