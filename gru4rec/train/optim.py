@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gru4rec.errors import ConfigError
 from gru4rec.train.kernels.torch_ops import update_dense, update_rows
 
 
@@ -30,6 +31,16 @@ class IndexedAdagradM(torch.optim.Optimizer):
 
     def __init__(self, params: Iterable[Tensor], *, lr: float = 0.05, momentum: float = 0.0, eps: float = 1e-6) -> None:
         super().__init__(list(params), {"lr": lr, "momentum": momentum, "eps": eps})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Take the one group of weights. The inherited way loads torch's compiler, which costs a second at the start.
+
+        Raises:
+            ConfigError: A second group; settings hold for all weights.
+        """
+        if self.param_groups:
+            raise ConfigError("IndexedAdagradM has one group of settings for all weights. Make one optimiser for each")
+        self.param_groups.append({**self.defaults, **param_group, "params": list(param_group["params"])})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+from gru4rec.errors import ConfigError
 from gru4rec.train.optim import IndexedAdagradM
 
 
@@ -83,3 +86,19 @@ def test_state_of_item_rows_survives_saving() -> None:
 def test_closure_is_refused() -> None:
     with pytest.raises(TypeError, match="takes no closure"):
         IndexedAdagradM([torch.nn.Parameter(torch.ones(1))]).step(lambda: 0.0)
+
+
+def test_second_group_of_weights_is_refused() -> None:
+    optimizer = IndexedAdagradM([torch.zeros(2)])
+    with pytest.raises(ConfigError, match="one group of settings"):
+        optimizer.add_param_group({"params": [torch.zeros(2)]})
+
+
+def test_training_does_not_load_the_compiler_of_torch() -> None:
+    code = (
+        "import sys, pandas as pd; from gru4rec import GRU4Rec;"
+        "log = pd.DataFrame({'SessionId': [1, 1, 2, 2], 'ItemId': [1, 2, 2, 1], 'Time': [1, 2, 3, 4]});"
+        "GRU4Rec(device='cpu', layers=[4], n_epochs=1, n_sample=4).fit(log);"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
