@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test check lint slow clean
+.PHONY: demo test check lint slow bench profile figures clean
 
 demo: $(STAMP)  ## train on the embedded shop and measure
 	$(BIN)/gru4rec demo
@@ -27,6 +27,15 @@ lint: $(STAMP)
 
 slow: $(STAMP)  ## reproduce the published figures on the real logs (about five minutes)
 	$(PYTEST) -m slow tests/parity
+
+bench: $(STAMP)  ## measure speed and memory on this machine, to benchmarks/results
+	$(BIN)/python benchmarks/bench.py
+
+profile: $(STAMP)  ## where a training step's time goes
+	$(BIN)/python benchmarks/profile_step.py
+
+figures: $(STAMP)  ## draw img/ from benchmarks/results (needs matplotlib: pip install -e '.[bench]')
+	$(BIN)/python benchmarks/figures.py
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; call: make PYTHON=python3.11"; exit 1; }

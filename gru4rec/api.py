@@ -131,14 +131,13 @@ class GRU4Rec:
         sessions = self._sessions(data, Columns(session_key=session_key, item_key=item_key, time_key=time_key))
         support = sessions.support()
         batches = self._batches(sessions, support, sample_cache_max_size, negatives)
-        self.items, self.support, self._recommender = sessions.items, support, None
+        self.items, self.support, self.model, self._recommender = sessions.items, support, None, None
         self._log_support_N = None
         self.n_epochs_done, self.status = 0, "checkpoint"
-        self.model = model = self._new_model(initial_weights)
-        step = self._step(batches, engine, precision)
 
         def finish_epoch(report: EpochReport) -> None:
-            check_finite(model)  # the loss of a step does not see what its update does
+            assert self.model is not None
+            check_finite(self.model)  # the loss of a step does not see what its update does
             self.n_epochs_done = report.epoch
             on_epoch(report)
             if checkpoint_path is not None and report.epoch < self.settings.n_epochs:
@@ -146,6 +145,8 @@ class GRU4Rec:
 
         try:
             with cpu_threads(threads or threads_that_help(self.settings)), denormals_flushed():
+                self.model = self._new_model(initial_weights)
+                step = self._step(batches, engine, precision)
                 train(step, batches, n_epochs=self.settings.n_epochs, on_epoch=finish_epoch, on_step=on_step)
         except DivergedError as error:
             self.status = "diverged"
