@@ -29,6 +29,7 @@ from gru4rec.model.network import GRU4RecModel
 from gru4rec.model.scorer import GRUScorer, check_finite
 from gru4rec.serve.recommender import Exclude, LiveSession, Recommendations, Recommender
 from gru4rec.train.engine import choose_engine, new_step
+from gru4rec.train.gpu_plan import CHUNK_STEPS
 from gru4rec.train.loop import EpochReport, train
 from gru4rec.train.optim import IndexedAdagradM
 from gru4rec.train.step import Step
@@ -287,6 +288,8 @@ class GRU4Rec:
             if sessions.items.n_items < 2:
                 raise DataError(f"{sessions.source} has one item, so n_sample=all leaves no negative. Use a longer log")
             return SessionDataIterator(sessions, batch_size=settings.batch_size)
+        if self.device.type == "cuda":  # short draws, while the GPU works on the steps before
+            cache_size = min(cache_size, CHUNK_STEPS * settings.n_sample)
         if negatives is None:
             store = SampleStore(
                 support,

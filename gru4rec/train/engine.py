@@ -11,6 +11,7 @@ from gru4rec.config import ENGINES, PRECISIONS, Engine, Precision
 from gru4rec.errors import ConfigError
 from gru4rec.model.network import GRU4RecModel
 from gru4rec.train.fast_step import FastStep
+from gru4rec.train.gpu_step import GPUStep
 from gru4rec.train.optim import IndexedAdagradM
 from gru4rec.train.step import LossFunction, PlainStep, Step
 
@@ -59,4 +60,6 @@ def new_step(
         return PlainStep(model, optimizer, loss_function, n_lanes=n_lanes, batch_size=batch_size)
     if precision == "bf16" and on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         _log.warning("this CPU has no instructions for bfloat16: precision=bf16 will be slower than float32")
+    if not on_cpu and model.settings.n_sample != "all":
+        return GPUStep(model, optimizer, log_support_N, n_lanes=n_lanes, batch_size=batch_size, precision=precision)
     return FastStep(model, optimizer, log_support_N, n_lanes=n_lanes, batch_size=batch_size, precision=precision)

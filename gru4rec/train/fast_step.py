@@ -6,6 +6,7 @@ not empty, H hidden units of a layer.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from types import ModuleType
 
@@ -20,7 +21,7 @@ from gru4rec.train.columns import AllItems, Columns, SampledColumns
 from gru4rec.train.kernels import torch_ops
 from gru4rec.train.layers import layers_of
 from gru4rec.train.optim import IndexedAdagradM
-from gru4rec.train.products import Products
+from gru4rec.train.products import Products, gpu_products
 from gru4rec.train.rows import RowGradients
 from gru4rec.train.step import BatchStep
 
@@ -73,7 +74,7 @@ class FastStep(BatchStep):
         if kernels is None:
             kernels = cpu_kernels() if model.device.type == "cpu" else torch_ops
         self._kernels, settings = kernels, model.settings
-        products = Products(precision)
+        self._precision, products = precision, Products(precision)
         cells = [*([] if model.GE is None else [model.GE]), *model.G]
         self._layers = layers_of(cells, n_lanes, kernels, products)
         self._dropouts = [settings.dropout_p_hidden] * len(cells)
@@ -99,6 +100,10 @@ class FastStep(BatchStep):
 
     def __call__(self, batch: Batch) -> Tensor:
         """Train on one batch; see :class:`BatchStep`."""
+        with contextlib.nullcontext() if self.model.device.type == "cpu" else gpu_products(self._precision):
+            return self._train(batch)
+
+    def _train(self, batch: Batch) -> Tensor:
         if len(batch.lanes) < len(self._lanes):  # a lane that is empty stays empty
             state, kept = self._buffers.state, np.searchsorted(self._lanes, batch.lanes)
             self._use_lanes(batch.lanes)

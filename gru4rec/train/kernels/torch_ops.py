@@ -125,27 +125,53 @@ def column_offset(bias: Tensor, item_idx: Tensor, correction: Tensor | None, sca
         out.sub_(correction.index_select(0, item_idx), alpha=scale)
 
 
+def column_offsets(
+    bias: Tensor,
+    item_idx: Tensor,
+    is_left_out: Tensor,
+    correction: Tensor | None,
+    target_scale: float,
+    negative_scale: float,
+    out: Tensor,
+) -> None:
+    """Fill ``out`` (M,) for targets and negatives at once, as :func:`column_offset` does; the GPU's step needs it.
+
+    Args:
+        bias: (N, 1).
+        item_idx: Int32 (M,), the columns' items, B targets first.
+        is_left_out: Int32 (B,), not 0 for a target that is no column: -inf in ``out``.
+        correction: (N,), or None for none.
+        target_scale: Of the targets' corrections.
+        negative_scale: Of the negatives'.
+        out: (M,).
+    """
+    n_lanes = len(is_left_out)
+    column_offset(bias, item_idx[:n_lanes], correction, target_scale, out[:n_lanes])
+    column_offset(bias, item_idx[n_lanes:], correction, negative_scale, out[n_lanes:])
+    out[:n_lanes].masked_fill_(is_left_out > 0, -torch.inf)
+
+
 def cross_entropy(scores: Tensor, offset: Tensor, target: Tensor, share: float, d_offset: Tensor) -> Tensor:
     """Turn scores into their gradient under :func:`gru4rec.model.losses.cross_entropy_loss`.
 
     Args:
         scores: (B, M), without ``offset``; becomes ``share`` times the loss's gradient.
         offset: (M,), added to each lane's scores; -inf leaves a column out.
-        target: Int64 (B,), each lane's target column; -1 for a lane that is empty.
+        target: Int32 or int64 (B,), each lane's target column; -1 for a lane that is empty.
         share: One over the nominal batch size.
         d_offset: (M,) becomes the gradient of ``offset``.
 
     Returns:
         Scalar, ``share`` times the sum of the lanes' losses.
     """
-    place, is_active = _targets(target, scores.dtype)
+    place, is_active = _targets(target)
     p = scores.add_(offset).softmax(dim=1)
     p_target = p.gather(1, place)
-    slope = share * is_active * p_target / (p_target + TINY)
+    slope = share * p_target / (p_target + TINY)
     torch.mul(p, slope, out=scores)
-    scores.scatter_add_(1, place, -slope)
+    scores.scatter_add_(1, place, -slope).masked_fill_(~is_active, 0)
     torch.sum(scores, dim=0, out=d_offset)
-    return -share * (is_active * torch.log(p_target + TINY)).sum()
+    return -share * torch.log(p_target + TINY).masked_fill(~is_active, 0).sum()
 
 
 def bpr_max(
@@ -160,7 +186,7 @@ def bpr_max(
     Args:
         scores: (B, M), without ``offset`` and before ELU; becomes ``share`` times the loss's gradient.
         offset: (M,), added to each lane's scores; -inf leaves a column out.
-        target: Int64 (B,), each lane's target column; -1 for a lane that is empty.
+        target: Int32 or int64 (B,), each lane's target column; -1 for a lane that is empty.
         share: One over the nominal batch size.
         d_offset: (M,) becomes the gradient of ``offset``.
         elu_param: Alpha of the activation; 0 leaves scores as they are.
@@ -169,7 +195,7 @@ def bpr_max(
     Returns:
         Scalar, ``share`` times the sum of the lanes' losses.
     """
-    place, is_active = _targets(target, scores.dtype)
+    place, is_active = _targets(target)
     is_left_out = torch.isneginf(offset)
     scores.add_(torch.where(is_left_out, 0, offset))
     s = torch.nn.functional.elu(scores, elu_param) if elu_param > 0 else scores.clone()
@@ -184,9 +210,9 @@ def bpr_max(
     gradient.scatter_(1, place, -strength * (w * q * (1 - q)).sum(dim=1, keepdim=True))
     if elu_param > 0:
         gradient *= torch.where(scores > 0, 1, s + elu_param)
-    torch.mul(gradient, share * is_active, out=scores)
+    torch.mul(gradient, share, out=scores).masked_fill_(~is_active, 0)
     torch.sum(scores, dim=0, out=d_offset)
-    return share * (is_active * (bpreg * penalty - torch.log(beaten + TINY))).sum()
+    return share * (bpreg * penalty - torch.log(beaten + TINY)).masked_fill(~is_active, 0).sum()
 
 
 def activate(scores: Tensor, offset: Tensor, elu_param: float) -> None:
@@ -285,9 +311,9 @@ def _targets_in_block(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return lane, target[lane]
 
 
-def _targets(target: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return each lane's target column (B, 1), 0 for an empty lane, and 1 where a lane counts, else 0."""
-    return target.clamp(min=0).unsqueeze(1), (target >= 0).unsqueeze(1).to(dtype)
+def _targets(target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each lane's target column (B, 1), 0 for an empty lane, and whether a lane counts (B, 1)."""
+    return target.long().clamp(min=0).unsqueeze(1), (target >= 0).unsqueeze(1)
 
 
 def update_dense(
@@ -346,3 +372,54 @@ def update_rows(
     for state, new_rows in zip((table, accumulator, velocity), rows, strict=False):
         if state is not None:
             state.index_copy_(0, touched, new_rows)
+
+
+def update_segments(
+    table: Tensor,
+    accumulator: Tensor,
+    velocity: Tensor | None,
+    order: Tensor,
+    item_idx: Tensor,
+    count: Tensor,
+    gradient: Tensor,
+    *,
+    lr: float,
+    momentum: float,
+    eps: float,
+    share: float = 1.0,
+) -> None:
+    """Do what :func:`update_rows` does in shapes that no item decides, as a CUDA graph needs.
+
+    Places are sorted by item, equal items as they came, so that rows to be summed are neighbours.
+
+    Args:
+        table: Item matrix (N, D).
+        accumulator: (N, D).
+        velocity: (N, D), or None without momentum.
+        order: Int32 (P,), which gradient each place stands for. Those from G on have none: they do not count, and an
+            item with none but these keeps its row.
+        item_idx: Int32 (P,), each place's item.
+        count: Int32 (P,), at the first place of an item how many it has, 0 at the others. After the last item may come
+            places of no item, all of them 0.
+        gradient: (G, D).
+        lr: Step size.
+        momentum: Share of the last update that is repeated.
+        eps: Added inside the root.
+        share: Factor of the gradient.
+    """
+    has_gradient = order < len(gradient)
+    rows = gradient.index_select(0, order.clamp(max=len(gradient) - 1)).masked_fill_(~has_gradient.unsqueeze(1), 0)
+    summed = torch.segment_reduce(rows, "sum", lengths=count, axis=0, initial=0, unsafe=True)
+    # Every place does the work of the last item that began, so that all write the same to the same row; places before
+    # the first item that is updated write back what they read.
+    is_updated = has_gradient & (count > 0)
+    place = torch.where(is_updated, torch.arange(len(order), device=order.device), 0).cummax(dim=0).values
+    item, is_updated = item_idx.index_select(0, place).long(), is_updated.index_select(0, place).unsqueeze(1)
+    states = [state for state in (table, accumulator, velocity) if state is not None]
+    rows, new_accumulator, *new_velocity = new = [state.index_select(0, item) for state in states]
+    update_dense(
+        rows, new_accumulator, new_velocity[0] if new_velocity else None, summed.index_select(0, place),
+        lr=lr, momentum=momentum, eps=eps, share=share,
+    )  # fmt: skip
+    for state, new_rows in zip(states, new, strict=True):
+        state.index_copy_(0, item, torch.where(is_updated, new_rows, state.index_select(0, item)))
