@@ -111,7 +111,7 @@ class SampledColumns:
         kernels.column_offset(biases, target_idx, log_support_N, logq, offset[:n_lanes])
         kernels.column_offset(biases, negative_idx, log_support_N, logq * settings.sample_alpha, offset[n_lanes:])
 
-        torch.index_select(self._model.Wy.weight, 0, column_idx, out=self._rows)
+        kernels.gather(self._model.Wy.weight, column_idx, self._rows)
         low_hidden, low_rows = products.factor(hidden), products.factor(self._rows)
         products.into(self._scores, low_hidden, low_rows.T)
         arguments = self._scores, offset, self._target, self._share, d_bias[:, 0]

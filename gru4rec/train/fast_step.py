@@ -141,7 +141,7 @@ class FastStep(BatchStep):
     def _forward(self, input_idx: Tensor) -> None:
         """Gather the input vectors and run the layers."""
         buffers = self._buffers
-        torch.index_select(self.model.input_table.weight, 0, input_idx, out=buffers.input)
+        self._kernels.gather(self.model.input_table.weight, input_idx, buffers.input)
         self._drop(buffers.input, buffers.input_uniform, self._input_dropout)
         x = buffers.input
         for layer, hidden, out, uniform, dropout in zip(
@@ -177,7 +177,7 @@ class FastStep(BatchStep):
                 accumulator, velocity = self.optimizer.state_of(weight.parameter)
                 arguments = weight.value, accumulator, velocity, weight.gradient
                 self._kernels.update_dense(*arguments, share=share, **self.optimizer.update_settings)
-                weight.gradient.zero_()
+                weight.start_anew()
         self._columns.apply(share)
         if not self._is_shared:
             self._inputs.apply(self._kernels, self.optimizer, share)

@@ -294,6 +294,8 @@ class GPUStep:
         options = {"share": 1 / len(self._places), **self.optimizer.update_settings}
         for dense in self._dense_updates:
             self._kernels.update_dense(*dense, **options)
-        torch._foreach_zero_([gradient for *_, gradient in self._dense_updates])
+        for layer in self._layers:
+            for weight in layer.weights:
+                weight.start_anew()
         for rows in self._row_updates:
             self._kernels.update_segments(*rows, **options)

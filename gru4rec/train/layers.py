@@ -29,6 +29,21 @@ class DenseWeight:
         self.parameter = parameter
         self.value = parameter.detach()
         self.gradient = torch.zeros_like(self.value)
+        self._is_new = True
+
+    def add_product(self, products: Products, left: Tensor, right: Tensor) -> None:
+        """Add left @ right to the gradient."""
+        if self._is_new:
+            products.into(self.gradient, left, right)
+        else:
+            products.add_to(self.gradient, left, right)
+        self._is_new = False
+
+    def start_anew(self) -> None:
+        """Forget the gradient. That of a matrix is written over by its next product: no need to fill it with zeros."""
+        self._is_new = True
+        if self.gradient.dim() == 1:
+            self.gradient.zero_()
 
 
 class Layer(Protocol):
@@ -80,8 +95,8 @@ class ResetAfterLayer:
         self._kernels.reset_after_backward(
             d_out, self._hidden, self._gates_x, self._gates_h, bias_ih.gradient, bias_hh.gradient
         )
-        self._products.add_to(weight_ih.gradient, self._gates_x.T, self._x)
-        self._products.add_to(weight_hh.gradient, self._gates_h.T, self._hidden)
+        weight_ih.add_product(self._products, self._gates_x.T, self._x)
+        weight_hh.add_product(self._products, self._gates_h.T, self._hidden)
         if d_x is not None:
             self._products.into(d_x, self._gates_x, weight_ih.value)
 
@@ -130,17 +145,17 @@ class ResetBeforeLayer:
         reset_update, candidate, bias = self._recurrent
         hidden, d_candidate = self._hidden, self._candidate
         self._kernels.reset_before_output_backward(d_out, hidden, self._gates_x, d_candidate)
-        self._products.add_to(candidate.gradient, self._reset_hidden.T, d_candidate)
+        candidate.add_product(self._products, self._reset_hidden.T, d_candidate)
         self._products.into(self._reset_hidden, d_candidate, candidate.value.T)
         self._kernels.reset_before_gates_backward(
             self._reset_hidden, hidden, self._gates_x, self._gates_h, bias.gradient
         )
-        self._products.add_to(reset_update.gradient, hidden.T, self._gates_h)
+        reset_update.add_product(self._products, hidden.T, self._gates_h)
         if self._weight_ih is None:
             if d_x is not None:
                 d_x.copy_(self._gates_x)
             return
-        self._products.add_to(self._weight_ih.gradient, self._gates_x.T, self._x)
+        self._weight_ih.add_product(self._products, self._gates_x.T, self._x)
         if d_x is not None:
             self._products.into(d_x, self._gates_x, self._weight_ih.value)
 

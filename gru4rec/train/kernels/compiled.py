@@ -59,6 +59,11 @@ def scale_kept(values: Tensor, kept: Tensor, probability: float) -> None:
     loops.scale_kept(*_arrays(values, kept), _number_type(values)(1 / (1 - probability)))
 
 
+def gather(table: Tensor, item_idx: Tensor, out: Tensor) -> None:
+    """See :func:`gru4rec.train.kernels.torch_ops.gather`."""
+    loops.gather(*_arrays(table, item_idx, out))
+
+
 def column_offset(bias: Tensor, item_idx: Tensor, correction: Tensor | None, scale: float, out: Tensor) -> None:
     """See :func:`gru4rec.train.kernels.torch_ops.column_offset`."""
     if correction is None:

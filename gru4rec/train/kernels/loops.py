@@ -208,6 +208,20 @@ def scale_kept(values, kept, factor):
 
 
 @compiled
+def gather(table, item_idx, out):
+    n_rows, size = out.shape
+    per_line = 64 // table.itemsize
+    for r in range(n_rows):
+        if r + _ROWS_AHEAD < n_rows:
+            start = item_idx[r + _ROWS_AHEAD] * size
+            for d in range(start, start + size, per_line):
+                _prefetch(table, d)
+        row, copy = table[item_idx[r]], out[r]
+        for d in range(size):
+            copy[d] = row[d]
+
+
+@compiled
 def column_offset(bias, item_idx, correction, scale, out):
     for m in range(len(item_idx)):
         out[m] = bias[item_idx[m], 0] - scale * correction[item_idx[m]]

@@ -110,6 +110,11 @@ def scale_kept(values: Tensor, kept: Tensor, probability: float) -> None:
     values.mul_(kept).div_(1 - probability)
 
 
+def gather(table: Tensor, item_idx: Tensor, out: Tensor) -> None:
+    """Fill ``out`` (R, D) with rows of an item matrix (N, D): those of the items ``item_idx``, int32 (R,)."""
+    torch.index_select(table, 0, item_idx, out=out)
+
+
 def column_offset(bias: Tensor, item_idx: Tensor, correction: Tensor | None, scale: float, out: Tensor) -> None:
     """Fill ``out`` (M,) with what is added to a column of scores: its item's bias less ``scale`` times its correction.
 

@@ -15,6 +15,7 @@ from gru4rec.train.kernels import triton_kernels as kernels
 from gru4rec.train.kernels.torch_ops import activate as activate
 from gru4rec.train.kernels.torch_ops import bpr_gradient as bpr_gradient
 from gru4rec.train.kernels.torch_ops import bpr_sums as bpr_sums
+from gru4rec.train.kernels.torch_ops import gather as gather
 from gru4rec.train.kernels.torch_ops import softmax_gradient as softmax_gradient
 from gru4rec.train.kernels.torch_ops import softmax_sums as softmax_sums
 from gru4rec.train.kernels.torch_ops import update_rows as update_rows
