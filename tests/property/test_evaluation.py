@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -70,9 +71,13 @@ item_lists = st.lists(st.lists(st.integers(0, 299), min_size=1, max_size=7), min
 
 
 @pytest.mark.parametrize("mode", TIE_MODES)
-@given(item_lists, st.integers(1, 9), st.sampled_from([1, 256, 280, 300, 1000]))
-def test_ranks_equal_brute_force(mode: str, lists: list[list[int]], batch_size: int, block_items: int) -> None:
-    evaluation = evaluate(CoarseScorer(300), make_sessions(lists, 300), batch_size=batch_size, block_items=block_items)
+@given(item_lists, st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 256, 280, 300, 1000]))
+def test_ranks_equal_brute_force(
+    mode: str, lists: list[list[int]], batch_size: int, rows: int, block_items: int
+) -> None:
+    sessions = make_sessions(lists, 300)
+    with patch("gru4rec.evaluate.evaluator.ROWS", rows):
+        evaluation = evaluate(CoarseScorer(300), sessions, batch_size=batch_size, block_items=block_items)
     draws = iter(np.random.default_rng([11, 2]).random(evaluation.n_targets))
     expected = brute_force_ranks(lists, 300, mode, lambda n_equal: int(next(draws) * n_equal) + 1)
     assert evaluation.counts.ranks(mode, seed=11).tolist() == expected  # type: ignore[arg-type]
@@ -103,13 +108,14 @@ long_lists = st.lists(st.lists(st.integers(0, 699), min_size=1, max_size=6), min
 )
 
 
-@given(long_lists, st.integers(1, 70), st.integers(1, 800))
+@given(long_lists, st.integers(1, 70), st.integers(1, 99), st.integers(1, 800))
 def test_evaluation_does_not_depend_on_batch_or_block_size(
-    scorer: GRUScorer, lists: list[list[int]], batch_size: int, block_items: int
+    scorer: GRUScorer, lists: list[list[int]], batch_size: int, rows: int, block_items: int
 ) -> None:
     sessions = make_sessions(lists, 700)
     reference = evaluate(scorer, sessions)
-    found = evaluate(scorer, sessions, batch_size=batch_size, block_items=block_items)
+    with patch("gru4rec.evaluate.evaluator.ROWS", rows):
+        found = evaluate(scorer, sessions, batch_size=batch_size, block_items=block_items)
     for name in ("n_higher", "n_equal", "n_equal_before"):
         np.testing.assert_array_equal(getattr(found.counts, name), getattr(reference.counts, name))
     assert (reference.counts.n_equal >= 2).all(), "each item has a twin"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gru4rec.baselines.pop import PopularityScorer
 from gru4rec.errors import ConfigError, DataError, DivergedError
-from gru4rec.evaluate.evaluator import BLOCK_ITEMS, evaluate
+from gru4rec.evaluate.evaluator import BLOCK_ITEMS, ROWS, evaluate
 from gru4rec.evaluate.metrics import mrr_at_k, recall_at_k
 from gru4rec.evaluate.ranks import RankCounts
 
@@ -38,8 +38,13 @@ def test_popularity_ranks_by_support_with_ties() -> None:
 class WatchedScorer(PopularityScorer):
     widest = 0
 
+    def __init__(self, support: np.ndarray) -> None:
+        super().__init__(support)
+        self.rows: list[int] = []
+
     def score_block(self, state: tuple[Tensor, ...], start: int, stop: int) -> Tensor:
         self.widest = max(self.widest, stop - start)
+        self.rows.append(len(state[0]))
         return super().score_block(state, start, stop)
 
 
@@ -48,6 +53,24 @@ def test_blocks_do_not_grow_with_the_catalogue() -> None:
     evaluation = evaluate(scorer, make_sessions([[3, 49_000, 7]], 50_000))
     assert scorer.widest == BLOCK_ITEMS
     assert evaluation.counts.n_higher.tolist() == [999, 49_992]
+
+
+@pytest.mark.parametrize("batch_size", [3, 2400])
+def test_products_are_full_of_rows_also_when_few_sessions_are_left(batch_size: int) -> None:
+    scorer, ranked = WatchedScorer(np.arange(9)), []
+    sessions = make_sessions([[session % 9] * (2 + session % 3) for session in range(2400)], 9)
+    evaluation = evaluate(scorer, sessions, batch_size=batch_size, on_step=ranked.append)
+    assert ranked == scorer.rows == [ROWS, ROWS, ROWS, ROWS, 4800 - 4 * ROWS]  # 800 x (1 + 2 + 3) targets
+    expected = [8 - session % 9 for session in range(2400) for _ in range(1 + session % 3)]
+    assert evaluation.counts.n_higher.tolist() == expected
+
+
+def test_scorer_that_tracks_gradients_is_evaluated_without() -> None:
+    class Trainable(PopularityScorer):
+        def score_block(self, state: tuple[Tensor, ...], start: int, stop: int) -> Tensor:
+            return super().score_block(state, start, stop) * torch.ones(1, requires_grad=True)
+
+    assert evaluate(Trainable(np.array([1, 2])), make_sessions([[0, 1]], 2)).counts.n_higher.tolist() == [0]
 
 
 @pytest.mark.parametrize(
