@@ -17,14 +17,7 @@ def count_with_numba(
 
 
 @compiled
-def _count(
-    scores_RC: np.ndarray,
-    start: int,
-    target_idx_R: np.ndarray,
-    target_score_R: np.ndarray,
-    counts: np.ndarray,
-    own_score_R: np.ndarray,
-) -> None:
+def _count(scores_RC, start, target_idx_R, target_score_R, counts, own_score_R):
     n_rows, n_columns = scores_RC.shape
     for row in range(n_rows):
         scores_C, target_score = scores_RC[row], target_score_R[row]

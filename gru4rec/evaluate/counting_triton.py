@@ -29,7 +29,7 @@ def count_with_triton(
     _kernel[(n_rows,)](scores_RC, row_stride, column_stride, n_columns, start, *per_row, WIDTH=_WIDTH)
 
 
-def _count_row(  # type: ignore[no-untyped-def]  # a kernel knows no names but Triton's, not even in annotations
+def _count_row(  # a kernel knows no names but Triton's, not even in annotations
     scores, row_stride, column_stride, n_columns, start,
     target_idx, target_score, n_higher, n_equal, n_equal_before, own_score, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -51,7 +51,8 @@ def _count_row(  # type: ignore[no-untyped-def]  # a kernel knows no names but T
     tl.store(n_equal + row, tl.load(n_equal + row) + tl.sum(equal))
     tl.store(n_equal_before + row, tl.load(n_equal_before + row) + tl.sum(before))
     is_own = (place >= 0) & (place < n_columns)
-    tl.store(own_score + row, tl.load(row_scores + place * column_stride, mask=is_own), mask=is_own)
+    own = tl.load(row_scores + place * column_stride, mask=is_own)
+    tl.store(own_score + row, tl.where(is_own, own, tl.load(own_score + row)))
 
 
 _kernel = triton and triton.jit(_count_row, do_not_specialize=["n_columns", "start"])
