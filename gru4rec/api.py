@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from gru4rec.config import Engine, HyperParameters, Precision, hyper_parameters,
 from gru4rec.data.batches import Negatives, SessionDataIterator
 from gru4rec.data.events import load_events
 from gru4rec.data.files import Columns
-from gru4rec.data.negatives import SampleStore
+from gru4rec.data.negatives import CheckedNegatives, SampleStore
 from gru4rec.data.sessions import Sessions
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import ConfigError, DataError, DivergedError
@@ -32,7 +33,7 @@ from gru4rec.train.engine import choose_engine, new_step
 from gru4rec.train.gpu_plan import CHUNK_STEPS
 from gru4rec.train.loop import EpochReport, train
 from gru4rec.train.optim import IndexedAdagradM
-from gru4rec.train.step import Step
+from gru4rec.train.step import LossFunction, Step
 
 _log = logging.getLogger("gru4rec")
 
@@ -161,6 +162,17 @@ class GRU4Rec:
         Raises:
             ConfigError: It cannot do what is asked.
         """
+        if precision != "float32" and self.dtype == torch.float64:
+            raise ConfigError(
+                f"precision={precision} beside dtype=float64 would round its products. Leave one of them out"
+            )
+        if self._has_own_loss and self.settings.n_sample == "all":
+            try:
+                inspect.signature(self._loss).bind(None, None, target_A=None)
+            except TypeError:
+                raise ConfigError(
+                    f"n_sample=all needs a loss that takes target_A=, and {self._loss} does not. Add it, or sample"
+                ) from None
         return choose_engine(engine, precision, on_cpu=self.device.type == "cpu", own_loss=self._has_own_loss)
 
     def loss_fn_cross_entropy(self, scores_AM: Tensor, column_idx_M: Tensor, target_A: Tensor | None = None) -> Tensor:
@@ -301,7 +313,8 @@ class GRU4Rec:
             batches = SessionDataIterator(sessions, batch_size=settings.batch_size, negatives=store)
             store.expect_steps(batches.n_steps * settings.n_epochs)
             return batches
-        return SessionDataIterator(sessions, batch_size=settings.batch_size, negatives=negatives)
+        checked = CheckedNegatives(negatives, n_sample=settings.n_sample, n_items=sessions.items.n_items)
+        return SessionDataIterator(sessions, batch_size=settings.batch_size, negatives=checked)
 
     def _new_model(self, initial_weights: Mapping[str, np.ndarray] | None) -> GRU4RecModel:
         """Build the network and its weights; dropout masks get a generator of their own."""
@@ -322,27 +335,30 @@ class GRU4Rec:
             engine,
             model,
             optimizer,
-            getattr(self, self._loss_name),
+            self._loss,
             self._log_support(),
             n_lanes=batches.n_lanes,
+            n_steps=batches.n_steps,
             precision=precision,
             own_loss=self._has_own_loss,
         )
 
     @property
-    def _loss_name(self) -> str:
-        return "loss_fn_cross_entropy" if self.settings.loss == "cross-entropy" else "loss_fn_bpr_max"
+    def _loss(self) -> LossFunction:
+        return self.loss_fn_cross_entropy if self.settings.loss == "cross-entropy" else self.loss_fn_bpr_max
 
     @property
     def _has_own_loss(self) -> bool:
-        """Whether a subclass computes the loss in its own way."""
-        return getattr(type(self), self._loss_name) is not getattr(GRU4Rec, self._loss_name)
+        """Whether a subclass, or a function put on this object, computes the loss in its own way."""
+        known = GRU4Rec.loss_fn_cross_entropy if self.settings.loss == "cross-entropy" else GRU4Rec.loss_fn_bpr_max
+        return getattr(self._loss, "__func__", None) is not known
 
     def _log_support(self) -> Tensor:
         """Return log(support) of all items, (N,), on the model's device."""
-        if self._log_support_N is None or self._log_support_N.device != self.device:
-            _, _, support = self._trained()
-            self._log_support_N = torch.as_tensor(np.log(np.maximum(support, 1)), dtype=self.dtype, device=self.device)
+        model, _, support = self._trained()
+        if self._log_support_N is None or self._log_support_N.device != model.device:
+            log_support_N = np.log(np.maximum(support, 1))
+            self._log_support_N = torch.as_tensor(log_support_N, dtype=self.dtype, device=model.device)
         return self._log_support_N
 
     def _last_good(self, checkpoint_path: str | Path | None) -> str:

@@ -110,6 +110,11 @@ class HyperParameters(BaseModel):
         None, description="Seed of weights and draws; none: the compatibility weights, and draws seeded with 42."
     )
 
+    @property
+    def corrects_sampling(self) -> bool:
+        """Whether scores are corrected for sampling by popularity: logq belongs to cross-entropy."""
+        return self.loss == "cross-entropy" and self.logq > 0
+
     @model_validator(mode="before")
     @classmethod
     def _seed_may_be_none(cls, values: Any) -> Any:

@@ -10,10 +10,43 @@ from functools import cached_property
 
 import numpy as np
 
-from gru4rec.errors import ConfigError
+from gru4rec.data.batches import Negatives
+from gru4rec.errors import ConfigError, DataError
 
 _CHUNK = 1 << 18
 """Draws made in one go: 2 MB of uniform numbers, whatever the size of the store."""
+
+
+class CheckedNegatives:
+    """A caller's own negatives, looked at as they come: a wrong index would read and write beyond the item matrices.
+
+    Args:
+        source: Hands out one step's negatives at a time, with ``next()``.
+        n_sample: Negatives S per step.
+        n_items: Items N of the vocabulary.
+    """
+
+    def __init__(self, source: Negatives, *, n_sample: int, n_items: int) -> None:
+        self._source, self.n_sample, self._n_items = source, n_sample, n_items
+
+    def next(self) -> np.ndarray:
+        """Return the next step's negatives, int32 (S,).
+
+        Raises:
+            DataError: Not so many, or not indices of items.
+        """
+        given = np.asarray(self._source.next())
+        if given.shape != (self.n_sample,) or given.dtype.kind not in "iu":
+            raise DataError(
+                f"negatives= gave {given.dtype} of shape {given.shape} for a step. "
+                f"Give {self.n_sample} item indices (n_sample), or set n_sample"
+            )
+        if self.n_sample and not 0 <= given.min() <= given.max() < self._n_items:
+            raise DataError(
+                f"negatives= gave the item index {given[(given < 0) | (given >= self._n_items)][0]}. "
+                f"Give indices from 0 to {self._n_items - 1}"
+            )
+        return np.array(given, dtype=np.int32)
 
 
 class SampleStore:

@@ -66,6 +66,7 @@ class SampledColumns:
         products: Matrix products.
         n_lanes: Lanes at most.
         share: One over the nominal batch size.
+        scratch_N: Int32 (N,) of zeros, for :class:`RowGradients`.
         log_support_N: Log of each item's training events, for the logq correction.
     """
 
@@ -78,17 +79,18 @@ class SampledColumns:
         *,
         n_lanes: int,
         share: float,
+        scratch_N: Tensor,
         log_support_N: Tensor,
     ) -> None:
         self._model, self._optimizer, self._settings = model, optimizer, model.settings
         self._kernels, self._products, self._share = kernels, products, share
-        self._log_support_N = log_support_N if model.settings.logq > 0 else None
+        self._log_support_N = log_support_N if model.settings.corrects_sampling else None
         assert model.settings.n_sample != "all"
         self._n_sample: int = model.settings.n_sample
-        n_waiting, n_columns = model.settings.grad_accumulation, n_lanes + self._n_sample
+        n_columns = n_lanes + self._n_sample
         n_shared = n_lanes if model.input_table is model.Wy else 0
-        self.shared_inputs = RowGradients(model.Wy.weight, n_waiting * (n_columns + n_shared))
-        self._biases = RowGradients(model.By.weight, n_waiting * n_columns)
+        self.shared_inputs = RowGradients(model.Wy.weight, n_columns + n_shared, scratch_N)
+        self._biases = RowGradients(model.By.weight, n_columns, scratch_N)
 
     def resize(self, n_lanes: int) -> None:
         """Use so many lanes from now on."""
@@ -144,6 +146,7 @@ class AllItems:
         products: Matrix products.
         n_lanes: Lanes at most.
         share: One over the nominal batch size.
+        scratch_N: Int32 (N,) of zeros, for :class:`RowGradients`.
     """
 
     def __init__(
@@ -155,15 +158,15 @@ class AllItems:
         *,
         n_lanes: int,
         share: float,
+        scratch_N: Tensor,
     ) -> None:
         self._model, self._optimizer, self._settings = model, optimizer, model.settings
         self._kernels, self._products, self._share = kernels, products, share
         self._is_bpr, self._is_shared = model.settings.loss == "bpr-max", model.input_table is model.Wy
         self._elu_param = model.settings.elu_param if self._is_bpr else 0.0
-        n_waiting = model.settings.grad_accumulation
-        self.shared_inputs = RowGradients(model.Wy.weight, (1 + n_waiting) * n_lanes * self._is_shared)
+        self.shared_inputs = RowGradients(model.Wy.weight, 2 * n_lanes * self._is_shared, scratch_N)
         tables = (model.Wy.weight, model.By.weight)
-        self._waiting = [torch.zeros_like(table) for table in tables] if n_waiting > 1 else []
+        self._waiting = [torch.zeros_like(table) for table in tables] if model.settings.grad_accumulation > 1 else []
 
     def resize(self, n_lanes: int) -> None:
         """Use so many lanes from now on."""
@@ -180,7 +183,9 @@ class AllItems:
         """See :class:`Columns`."""
         kernels, settings, weight = self._kernels, self._settings, self._model.Wy.weight
         target, low_hidden = target_idx.long(), self._products.factor(hidden)
-        own = (hidden * weight.index_select(0, target)).sum(dim=1) + self._model.By.weight[:, 0].index_select(0, target)
+        own_rows = self._products.factor(weight.index_select(0, target)).to(weight.dtype)
+        own = (low_hidden.to(weight.dtype) * own_rows).sum(dim=1)  # of rounded factors, as the blocks' scores are
+        own += self._model.By.weight[:, 0].index_select(0, target)
         own = elu(own, elu_param=self._elu_param)
         highest, sums = torch.full_like(own, -torch.inf), own.new_zeros(4 if self._is_bpr else 1, len(own))
         for items, scores in self._blocks(len(hidden)):

@@ -36,7 +36,9 @@ def choose_engine(engine: Engine, precision: Precision, *, on_cpu: bool, own_los
         raise ConfigError(f"unknown precision {precision!r}. Choose from {', '.join(PRECISIONS)}")
     if own_loss and engine == "fast":
         raise ConfigError("engine=fast knows the two losses' gradients only. Give engine=plain for a loss of your own")
-    if precision != "float32" and (engine == "plain" or own_loss):
+    if precision != "float32" and own_loss:
+        raise ConfigError(f"precision={precision} goes with the two known losses only. Give precision=float32")
+    if precision != "float32" and engine == "plain":
         raise ConfigError(f"precision={precision} needs the fast engine. Give engine=fast, or precision=float32")
     if precision == "tf32" and on_cpu:
         raise ConfigError("precision=tf32 is a mode of NVIDIA GPUs. Give precision=bf16 or float32 on a CPU")
@@ -51,6 +53,7 @@ def new_step(
     log_support_N: Tensor,
     *,
     n_lanes: int,
+    n_steps: int | None = None,
     precision: Precision = "float32",
     own_loss: bool = False,
 ) -> Step:
@@ -58,8 +61,23 @@ def new_step(
     on_cpu, batch_size = model.device.type == "cpu", model.settings.batch_size
     if choose_engine(engine, precision, on_cpu=on_cpu, own_loss=own_loss) == "plain":
         return PlainStep(model, optimizer, loss_function, n_lanes=n_lanes, batch_size=batch_size)
-    if precision == "bf16" and on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if precision == "bf16" and on_cpu and not _has_bf16():
         _log.warning("this CPU has no instructions for bfloat16: precision=bf16 will be slower than float32")
     if not on_cpu and model.settings.n_sample != "all":
-        return GPUStep(model, optimizer, log_support_N, n_lanes=n_lanes, batch_size=batch_size, precision=precision)
+        return GPUStep(
+            model,
+            optimizer,
+            log_support_N,
+            n_lanes=n_lanes,
+            batch_size=batch_size,
+            n_steps=n_steps,
+            precision=precision,
+        )
     return FastStep(model, optimizer, log_support_N, n_lanes=n_lanes, batch_size=batch_size, precision=precision)
+
+
+def _has_bf16() -> bool:
+    """Tell whether this CPU multiplies bfloat16 numbers by itself."""
+    return bool(torch.backends.mkldnn.is_available()) and bool(  # type: ignore[no-untyped-call]
+        torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 from types import ModuleType
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from gru4rec.config import Precision
 from gru4rec.data.batches import Batch
+from gru4rec.jit import HAVE_NUMBA
 from gru4rec.model.network import GRU4RecModel
 from gru4rec.train.columns import AllItems, Columns, SampledColumns
 from gru4rec.train.kernels import torch_ops
@@ -25,13 +27,15 @@ from gru4rec.train.products import Products, gpu_products
 from gru4rec.train.rows import RowGradients
 from gru4rec.train.step import BatchStep
 
+_log = logging.getLogger("gru4rec")
+
 
 def cpu_kernels() -> ModuleType:
     """Return the compiled kernels, or the ones in torch where Numba is not installed."""
-    try:
+    if HAVE_NUMBA:
         return importlib.import_module("gru4rec.train.kernels.compiled")
-    except ImportError:
-        return torch_ops
+    _log.warning("Numba is not installed: training is several times slower. pip install numba")
+    return torch_ops
 
 
 class _Buffers:
@@ -82,15 +86,18 @@ class FastStep(BatchStep):
         if model.GE is not None:
             self._dropouts[0], self._input_dropout = self._input_dropout, 0.0
         common = model, optimizer, kernels, products
+        scratch_N = torch.zeros(model.n_items, dtype=torch.int32, device=model.device)
         self._columns: Columns
         if settings.n_sample == "all":
-            self._columns = AllItems(*common, n_lanes=n_lanes, share=1 / batch_size)
+            self._columns = AllItems(*common, n_lanes=n_lanes, share=1 / batch_size, scratch_N=scratch_N)
         else:
-            self._columns = SampledColumns(*common, n_lanes=n_lanes, share=1 / batch_size, log_support_N=log_support_N)
+            self._columns = SampledColumns(
+                *common, n_lanes=n_lanes, share=1 / batch_size, scratch_N=scratch_N, log_support_N=log_support_N
+            )
         self._is_shared = model.input_table is model.Wy
         self._inputs = self._columns.shared_inputs
         if not self._is_shared:
-            self._inputs = RowGradients(model.input_table.weight, settings.grad_accumulation * n_lanes)
+            self._inputs = RowGradients(model.input_table.weight, n_lanes, scratch_N)
         self._n_waiting = 0
         self.start_epoch()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,10 +34,9 @@ _WARM_UPS = 3
 
 def gpu_kernels(dtype: torch.dtype) -> ModuleType:
     """Return Triton's kernels, or the ones in torch where Triton is not installed or would round settings."""
-    try:
-        kernels = importlib.import_module("gru4rec.train.kernels.triton_ops")
-    except ImportError:
+    if importlib.util.find_spec("triton") is None:
         return torch_ops
+    kernels = importlib.import_module("gru4rec.train.kernels.triton_ops")
     return kernels if dtype == torch.float32 or kernels.EXACT_IN_FLOAT64 else torch_ops
 
 
@@ -67,6 +67,7 @@ class GPUStep:
         log_support_N: Log of each item's training events, for the logq correction.
         n_lanes: Lanes of the schedule.
         batch_size: Nominal batch size, what losses are divided by; at least ``n_lanes``.
+        n_steps: Steps of an epoch, if known: no more gradients wait than that.
         precision: Of the matrix products.
         kernels: Element-wise parts; if None Triton's, or on a CPU those in torch.
         capture: Whether steps become a CUDA graph. A CPU, where tests run, runs them one by one.
@@ -80,17 +81,19 @@ class GPUStep:
         *,
         n_lanes: int,
         batch_size: int,
+        n_steps: int | None = None,
         precision: Precision = "float32",
         kernels: ModuleType | None = None,
         capture: bool = True,
     ) -> None:
         self.model, self.optimizer, self._device, settings = model, optimizer, model.device, model.settings
         assert settings.n_sample != "all"
+        n_waiting = settings.grad_accumulation if n_steps is None else min(settings.grad_accumulation, n_steps)
         n_sample, on_gpu = settings.n_sample, self._device.type == "cuda"
         self._captures, self._precision = capture and on_gpu, precision
         self._kernels = kernels or (gpu_kernels(model.dtype) if on_gpu else torch_ops)
         self._products, self._share = Products(precision), 1 / batch_size
-        self._log_support_N = log_support_N if settings.logq > 0 else None
+        self._log_support_N = log_support_N if settings.corrects_sampling else None
         cells = [*([] if model.GE is None else [model.GE]), *model.G]
         self._layers = layers_of(cells, n_lanes, self._kernels, self._products)
         self._dropouts = [settings.dropout_p_hidden] * len(cells)
@@ -112,19 +115,21 @@ class GPUStep:
         )
         self._scores, self._offset = new(n_lanes, n_lanes + n_sample), new(n_lanes + n_sample)
         self._plan = ChunkPlan(
-            n_items=model.n_items, n_lanes=n_lanes, n_sample=n_sample, n_waiting=settings.grad_accumulation,
+            n_items=model.n_items, n_lanes=n_lanes, n_sample=n_sample, n_waiting=n_waiting,
             is_shared=model.input_table is model.Wy, device=self._device,
         )  # fmt: skip
         self._unit = torch.zeros(1, dtype=torch.int64, device=self._device)
-        self._losses_UW = new(self._plan.n_steps // settings.grad_accumulation, settings.grad_accumulation)
-        self._places, self._row_updates = self._new_places(n_lanes, n_lanes + n_sample)
+        self._losses_UW = new(self._plan.n_steps // n_waiting, n_waiting)
+        self._places, self._row_updates = self._new_places(n_waiting, n_lanes, n_lanes + n_sample)
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._captured_settings: dict[str, float] = {}
 
-    def _new_places(self, n_lanes: int, n_columns: int) -> tuple[list[_Place], list[tuple[Tensor | None, ...]]]:
+    def _new_places(
+        self, n_waiting: int, n_lanes: int, n_columns: int
+    ) -> tuple[list[_Place], list[tuple[Tensor | None, ...]]]:
         """Make room for the row gradients of a unit; returns also the arguments of ``update_segments``."""
         model, plan = self.model, self._plan
-        weight, table, n_waiting = model.Wy.weight, model.input_table.weight, model.settings.grad_accumulation
+        weight, table = model.Wy.weight, model.input_table.weight
         n_inputs, n_columns_waiting = n_waiting * n_lanes, n_waiting * n_columns
         d_rows = weight.new_zeros(n_columns_waiting + n_inputs * (table is weight), weight.shape[1])
         d_bias = weight.new_zeros(n_columns_waiting, 1)
@@ -291,7 +296,7 @@ class GPUStep:
 
     def _update(self) -> None:
         """Update each weight once with the waiting gradients' sum over grad_accumulation."""
-        options = {"share": 1 / len(self._places), **self.optimizer.update_settings}
+        options = {"share": 1 / self.model.settings.grad_accumulation, **self.optimizer.update_settings}
         for dense in self._dense_updates:
             self._kernels.update_dense(*dense, **options)
         for layer in self._layers:

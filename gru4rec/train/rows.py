@@ -15,21 +15,29 @@ class RowGradients:
 
     Args:
         table: Item matrix (N, D).
-        n_rows: Rows at most.
+        n_rows: Rows of a step; there will be room for more when they come.
+        scratch: Int32 (N,) of zeros, which the matrices of a model share.
     """
 
-    def __init__(self, table: Tensor, n_rows: int) -> None:
+    def __init__(self, table: Tensor, n_rows: int, scratch: Tensor) -> None:
         self.table = table
         self._item_idx = torch.empty(n_rows, dtype=torch.int32, device=table.device)
         self._gradient = table.new_empty(n_rows, table.shape[1])
-        self._scratch = torch.zeros(len(table), dtype=torch.int32, device=table.device)
+        self._scratch = scratch
         self._n_waiting = 0
 
     def add(self, n_rows: int) -> tuple[Tensor, Tensor]:
         """Return places to fill with the item indices (n_rows,) and gradients (n_rows, D) of some more rows."""
         rows = slice(self._n_waiting, self._n_waiting + n_rows)
+        if rows.stop > len(self._item_idx):
+            self._grow(2 * rows.stop)
         self._n_waiting = rows.stop
         return self._item_idx[rows], self._gradient[rows]
+
+    def _grow(self, n_rows: int) -> None:
+        item_idx, gradient = self._item_idx, self._gradient
+        self._item_idx, self._gradient = item_idx.new_empty(n_rows), gradient.new_empty(n_rows, gradient.shape[1])
+        self._item_idx[: len(item_idx)], self._gradient[: len(gradient)] = item_idx, gradient
 
     def take(self) -> tuple[Tensor, Tensor]:
         """Return what waits, item indices and gradients, and forget it."""

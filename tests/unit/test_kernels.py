@@ -137,3 +137,25 @@ def test_update_rows_sums_equal_rows_and_leaves_others(kernels: ModuleType, mome
     for actual, values in zip(state, expected, strict=True):
         np.testing.assert_allclose(actual.numpy(), values, rtol=1e-12)
     assert not scratch.any()
+
+
+@both_kernels
+@pytest.mark.parametrize("depth", [15.0, 20.0, 40.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bpr_max_of_negatives_far_below_zero(kernels: ModuleType, dtype: torch.dtype, depth: float) -> None:
+    scores = torch.randn(2, 130, generator=torch.Generator().manual_seed(1), dtype=torch.float64) - depth
+    scores[0, 0] = scores[1, 1] = -depth + 1
+    offset = torch.zeros(130, dtype=torch.float64)
+    expected_loss, expected = gradient_by_autograd(scores, offset, "bpr-max", elu_param=0.0)
+    value, gradient, _ = gradient_by_kernel(kernels, scores.to(dtype), offset.to(dtype), "bpr-max", elu_param=0.0)
+    tolerance = 1e-11 if dtype == torch.float64 else 1e-4
+    torch.testing.assert_close(value.double(), expected_loss, rtol=tolerance, atol=0)
+    torch.testing.assert_close(gradient.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+@both_kernels
+def test_momentum_without_velocity_is_none(kernels: ModuleType) -> None:
+    weight, accumulator, gradient = torch.zeros(3), torch.ones(3), torch.ones(3)
+    kernels.update_dense(weight, accumulator, None, gradient, lr=1.0, momentum=0.5, eps=0.0)
+    torch.testing.assert_close(accumulator, torch.full((3,), 2.0))
+    torch.testing.assert_close(weight, torch.full((3,), -(2.0**-0.5)))

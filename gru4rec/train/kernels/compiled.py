@@ -142,7 +142,8 @@ def update_dense(
 ) -> None:
     """See :func:`gru4rec.train.kernels.torch_ops.update_dense`."""
     number = _number_type(weight)
-    arrays = _arrays(*(x.view(-1) for x in (weight, accumulator, _or(velocity, accumulator), gradient)))
+    velocity, momentum = (accumulator, 0.0) if velocity is None else (velocity, momentum)
+    arrays = _arrays(*(x.view(-1) for x in (weight, accumulator, velocity, gradient)))
     loops.update(*arrays, number(lr), number(momentum), number(eps), number(share))
 
 
@@ -163,7 +164,8 @@ def update_rows(
     number = _number_type(table)
     if scratch is None:
         scratch = torch.zeros(len(table), dtype=torch.int32)
-    states, numbers = (table, accumulator, _or(velocity, accumulator)), map(number, (lr, momentum, eps, share))
+    velocity, momentum = (accumulator, 0.0) if velocity is None else (velocity, momentum)
+    states, numbers = (table, accumulator, velocity), map(number, (lr, momentum, eps, share))
     if table.shape[1] > 1:
         loops.update_rows(*_arrays(*states, item_idx, gradient, scratch), *numbers)
     else:
@@ -178,7 +180,3 @@ def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
 def _number_type(tensor: Tensor) -> Any:
     """Return the NumPy type that makes a scalar of the tensor's kind; a wider one would slow down a whole loop."""
     return np.float32 if tensor.dtype == torch.float32 else np.float64
-
-
-def _or(tensor: Tensor | None, instead: Tensor) -> Tensor:
-    return instead if tensor is None else tensor

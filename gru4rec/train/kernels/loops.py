@@ -295,16 +295,13 @@ def bpr_max(scores, offset, target, d_offset, share, tiny, elu_param, bpreg):
         highest = _highest(row, best)
         # sigmoid(own - s) = 1 / (1 + exp(s - highest) exp(highest - own)); the second factor is kept finite
         own_factor = _exp(min(highest - own_score, scores.dtype.type(80)))
-        exp_sum = nothing
         for m in range(n_columns):
-            e = _exp(row[m] - highest)
-            exp_row[m] = e
-            exp_sum += e
-        exp_sum -= exp_row[own]
-        exp_row[own] = nothing
-        beaten, penalty, slope = nothing, nothing, nothing
+            exp_row[m] = _exp(row[m] - highest)
+        exp_row[own] = nothing  # before it is summed: taking it out again would leave nothing of small negatives
+        exp_sum, beaten, penalty, slope = nothing, nothing, nothing, nothing
         for m in range(n_columns):
             e, s = exp_row[m], row[m]
+            exp_sum += e
             q = one / (one + e * own_factor)
             beaten_row[m] = q
             beaten += e * q
