@@ -47,6 +47,7 @@ KERNELS = {
     "reset_after_backward": "gates",
     "apply_dropout": "dropout",
     "scale_kept": "dropout",
+    "gather": "gather",
     "column_offset": "loss kernel",
     "cross_entropy": "loss kernel",
     "bpr_max": "loss kernel",
@@ -146,7 +147,6 @@ def wrapped_names(shape: Shape, step: Step) -> list[tuple[Any, str, str | Callab
     assert isinstance(step, fast_step.FastStep)
     return [
         *names,
-        (torch, "index_select", gather),
         (Products, "factor", "rounding to bf16"),
         (Products, "into", product),
         (Products, "add_to", product),
