@@ -13,7 +13,8 @@ from gru4rec.errors import DeviceError
 ALL_THREADS = torch.get_num_threads()
 """Threads that torch would use by itself, as cores and OMP_NUM_THREADS say."""
 
-_FLOP_WORTH_A_SECOND_THREAD = 2e8
+_FLOP_WORTH_A_SECOND_THREAD = 5e8
+"""FLOP of a step. Measured (docs/LOG.md): at 0.34e9 a second thread may cost more than it gives, at 0.62e9 it gives."""
 
 
 def threads_that_help(settings: HyperParameters) -> int:

@@ -22,16 +22,22 @@ BPR = (
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize(
-    ("log", "settings", "recall", "mrr"), [("bol", XE, 0.6111, 0.3162), ("rsc15_100k", BPR, 0.5780, 0.2648)]
+    ("log", "settings", "recall", "mrr", "tolerance", "seeds"),
+    [
+        ("bol", XE, 0.6111, 0.3162, 0.02, (1, 2, 3)),
+        ("rsc15_100k", BPR, 0.5780, 0.2648, 0.02, (1, 2, 3)),
+        ("yoochoose1_64", XE, 0.6516, 0.2823, 0.01, (1, 2, 3)),
+        ("diginetica", BPR, 0.4903, 0.1443, 0.01, (1,)),
+    ],
 )
-def test_mean_of_three_seeds_is_within_2_percent_of_the_official_program(
-    log: str, settings: str, recall: float, mrr: float
+def test_mean_over_seeds_is_near_the_official_program(
+    log: str, settings: str, recall: float, mrr: float, tolerance: float, seeds: tuple[int, ...]
 ) -> None:
     folder = real_log(log)
     found = []
-    for seed in (1, 2, 3):
+    for seed in seeds:
         gru = GRU4Rec(device="cpu", **parse_parameter_string(settings), seed=seed).fit(folder / "train.tsv.gz")
         recalls, mrrs = batch_eval(gru, folder / "test.tsv.gz", cutoff=[20], mode="conservative")
         found.append((recalls[20], mrrs[20]))
         print(log, seed, found[-1])
-    np.testing.assert_allclose(np.mean(found, axis=0), [recall, mrr], rtol=0.02)
+    np.testing.assert_allclose(np.mean(found, axis=0), [recall, mrr], rtol=tolerance)
