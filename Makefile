@@ -25,7 +25,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict gru4rec
 
-slow: $(STAMP)  ## reproduce the published figures on the real logs (about five minutes)
+slow: $(STAMP)  ## reproduce the published figures on the real logs (about ten minutes)
 	$(PYTEST) -m slow tests/parity
 
 bench: $(STAMP)  ## measure speed and memory on this machine, to benchmarks/results
