@@ -141,8 +141,7 @@ def _states_to_rank(scorer: Scorer, batches: SessionDataIterator) -> Iterator[tu
     Yields:
         The states at ROWS events (in the end: at the rest), and the events' places in the log.
     """
-    state, waiting = scorer.start(batches.n_lanes), scorer.start(0)
-    position = np.empty(0, dtype=np.int64)
+    state, waiting, n_waiting = scorer.start(batches.n_lanes), list[tuple[State, np.ndarray]](), 0
     for batch in batches:
         lanes = torch.as_tensor(batch.lanes, device=state[0].device)
         keep = torch.as_tensor(~batch.resets, device=state[0].device)
@@ -150,13 +149,22 @@ def _states_to_rank(scorer: Scorer, batches: SessionDataIterator) -> Iterator[tu
         after = scorer.advance(before, batch.input_idx)
         for part, new_part in zip(state, after, strict=True):
             part[lanes] = new_part
-        waiting = tuple(torch.cat(parts) for parts in zip(waiting, after, strict=True))
-        position = np.concatenate([position, batch.position])
-        while len(position) >= ROWS:
-            yield tuple(part[:ROWS] for part in waiting), position[:ROWS]
-            waiting, position = tuple(part[ROWS:] for part in waiting), position[ROWS:]
-    if len(position):
-        yield waiting, position
+        waiting.append((after, batch.position))
+        n_waiting += len(batch.position)
+        if n_waiting >= ROWS:
+            states, position = _joined(waiting)
+            n_ready, n_waiting = n_waiting - n_waiting % ROWS, n_waiting % ROWS
+            for start in range(0, n_ready, ROWS):
+                yield tuple(part[start : start + ROWS] for part in states), position[start : start + ROWS]
+            waiting = [(tuple(part[n_ready:] for part in states), position[n_ready:])]
+    if n_waiting:
+        yield _joined(waiting)
+
+
+def _joined(waiting: Sequence[tuple[State, np.ndarray]]) -> tuple[State, np.ndarray]:
+    """Put the states and the places of several steps one after the other."""
+    states, positions = zip(*waiting, strict=True)
+    return tuple(torch.cat(parts) for parts in zip(*states, strict=True)), np.concatenate(positions)
 
 
 def _count(scorer: Scorer, state: State, target_idx: np.ndarray, block_items: int | None) -> np.ndarray:
