@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gru4rec.config import HyperParameters
 from gru4rec.model.losses import TINY, elu
 from gru4rec.model.network import GRU4RecModel
 from gru4rec.train.optim import IndexedAdagradM
@@ -54,6 +55,40 @@ class Columns(Protocol):
 
     def apply(self, share: float) -> None:
         """Update the output matrix and the biases by ``share`` times the gradients since the last call."""
+
+
+def loss_and_gradients(
+    settings: HyperParameters,
+    kernels: ModuleType,
+    products: Products,
+    hidden: Tensor,
+    rows: Tensor,
+    loss_arguments: tuple[Tensor, Tensor, Tensor, float, Tensor],
+    d_rows: Tensor,
+    d_hidden: Tensor,
+) -> Tensor:
+    """Score a step's columns; returns the loss.
+
+    Args:
+        settings: The loss is read from here.
+        kernels: Element-wise parts, with the functions of ``kernels.torch_ops``.
+        products: Matrix products.
+        hidden: (A, H), the last layer's output.
+        rows: (M, H), the columns' rows of the output matrix.
+        loss_arguments: Of the loss kernel: scores (A, M), a buffer; offset (M,); target (A,); share; d_offset (M,).
+        d_rows: (M, H) becomes the gradient of ``rows``.
+        d_hidden: (A, H) becomes the gradient of ``hidden``.
+    """
+    scores, hidden, rows = loss_arguments[0], products.factor(hidden), products.factor(rows)
+    products.into(scores, hidden, rows.T)
+    if settings.loss == "cross-entropy":
+        loss: Tensor = kernels.cross_entropy(*loss_arguments)
+    else:
+        loss = kernels.bpr_max(*loss_arguments, elu_param=settings.elu_param, bpreg=settings.bpreg)
+    d_scores = products.factor(scores)
+    products.into(d_rows, d_scores.T, hidden)
+    products.into(d_hidden, d_scores, rows)
+    return loss
 
 
 class SampledColumns:
@@ -114,17 +149,8 @@ class SampledColumns:
         kernels.column_offset(biases, negative_idx, log_support_N, logq * settings.sample_alpha, offset[n_lanes:])
 
         kernels.gather(self._model.Wy.weight, column_idx, self._rows)
-        low_hidden, low_rows = products.factor(hidden), products.factor(self._rows)
-        products.into(self._scores, low_hidden, low_rows.T)
         arguments = self._scores, offset, self._target, self._share, d_bias[:, 0]
-        if settings.loss == "cross-entropy":
-            loss: Tensor = kernels.cross_entropy(*arguments)
-        else:
-            loss = kernels.bpr_max(*arguments, elu_param=settings.elu_param, bpreg=settings.bpreg)
-        d_scores = products.factor(self._scores)
-        products.into(d_rows, d_scores.T, low_hidden)
-        products.into(d_hidden, d_scores, low_rows)
-        return loss
+        return loss_and_gradients(settings, kernels, products, hidden, self._rows, arguments, d_rows, d_hidden)
 
     def apply(self, share: float) -> None:
         """See :class:`Columns`."""

@@ -20,11 +20,12 @@ from torch import Tensor
 from gru4rec.config import Precision
 from gru4rec.data.batches import SessionDataIterator
 from gru4rec.model.network import GRU4RecModel
+from gru4rec.train.columns import loss_and_gradients
 from gru4rec.train.gpu_plan import ChunkPlan
 from gru4rec.train.kernels import torch_ops
-from gru4rec.train.layers import layers_of
 from gru4rec.train.optim import IndexedAdagradM
 from gru4rec.train.products import Products, gpu_products
+from gru4rec.train.stack import LayerStack
 
 UNITS_PER_REPLAY = 1
 """Updates, each with the steps before it, that one graph holds."""
@@ -94,25 +95,9 @@ class GPUStep:
         self._kernels = kernels or (gpu_kernels(model.dtype) if on_gpu else torch_ops)
         self._products, self._share = Products(precision), 1 / batch_size
         self._log_support_N = log_support_N if settings.corrects_sampling else None
-        cells = [*([] if model.GE is None else [model.GE]), *model.G]
-        self._layers = layers_of(cells, n_lanes, self._kernels, self._products)
-        self._dropouts = [settings.dropout_p_hidden] * len(cells)
-        self._input_dropout = settings.dropout_p_embed
-        if model.GE is not None:
-            self._dropouts[0], self._input_dropout = self._input_dropout, 0.0
-
-        self._dense_updates = [
-            (weight.value, *optimizer.state_of(weight.parameter), weight.gradient)
-            for layer in self._layers
-            for weight in layer.weights
-        ]
-
-        new, table, sizes = model.Wy.weight.new_zeros, model.input_table.weight, settings.layers
-        self._input, self._rows = new(n_lanes, table.shape[1]), new(n_lanes + n_sample, sizes[-1])
-        self._state, self._out, self._d_out = ([new(n_lanes, size) for size in sizes] for _ in range(3))
-        self._input_uniform, *self._uniform = (
-            torch.empty(n_lanes, size, device=self._device) for size in (table.shape[1], *sizes)
-        )
+        self._stack = LayerStack(model, optimizer, self._kernels, self._products, n_lanes=n_lanes)
+        new = model.Wy.weight.new_zeros
+        self._rows = new(n_lanes + n_sample, settings.layers[-1])
         self._scores, self._offset = new(n_lanes, n_lanes + n_sample), new(n_lanes + n_sample)
         self._plan = ChunkPlan(
             n_items=model.n_items, n_lanes=n_lanes, n_sample=n_sample, n_waiting=n_waiting,
@@ -148,8 +133,7 @@ class GPUStep:
     def epoch(self, batches: SessionDataIterator) -> Iterator[Tensor]:
         """See :class:`gru4rec.train.step.Step`; losses come on the CPU."""
         ends_T = batches.schedule.ends_T
-        for out in self._out:
-            out.zero_()
+        self._stack.forget()
         arrived = None
         for first in range(0, batches.n_steps, self._plan.n_steps):
             with self._at_work():
@@ -222,8 +206,8 @@ class GPUStep:
 
         Empty lanes touch no row, but momentum moves dense weights even so, lanes have a state, and masks are drawn.
         """
-        rng, dense = self.model.rng, itertools.chain.from_iterable(self._dense_updates)
-        changed = [*self._out, *(values for values in dense if values is not None)]
+        rng, dense = self.model.rng, itertools.chain.from_iterable(self._stack.dense_updates)
+        changed = [*self._stack.out, *(values for values in dense if values is not None)]
         before = [values.clone() for values in changed]
         rng_state = None if rng is None else rng.get_state()
         self._plan.clear()
@@ -239,68 +223,29 @@ class GPUStep:
         """Run the steps up to and with the next update, on buffers alone: this is what is captured."""
         self._plan.read(self._unit)
         for place in self._places:
-            self._forward(place)
-            loss = self._score(place)
+            hidden = self._stack.forward(place.input_idx, place.going_on)
+            loss = self._score(place, hidden)
             place.losses_U.index_copy_(0, self._unit, loss.reshape(1))
-            self._backward(place)
+            self._stack.backward(place.d_input)
         self._update()
         self._unit += 1
 
-    def _forward(self, place: _Place) -> None:
-        """Gather the input vectors and run the layers."""
-        torch.index_select(self.model.input_table.weight, 0, place.input_idx, out=self._input)
-        self._drop(self._input, self._input_uniform, self._input_dropout)
-        x = self._input
-        for layer, state, out, uniform, dropout in zip(
-            self._layers, self._state, self._out, self._uniform, self._dropouts, strict=True
-        ):
-            torch.mul(out, place.going_on, out=state)
-            layer.forward(x, state, out)
-            self._drop(out, uniform, dropout)
-            x = out
-
-    def _drop(self, values: Tensor, uniform: Tensor, probability: float) -> None:
-        if probability > 0:
-            torch.rand(uniform.shape, generator=self.model.rng, out=uniform)
-            self._kernels.apply_dropout(values, uniform, probability)
-
-    def _score(self, place: _Place) -> Tensor:
-        """Return the loss; leave the last layer's gradient in ``_d_out`` and the columns' in their row gradients."""
-        kernels, products, settings, model = self._kernels, self._products, self.model.settings, self.model
+    def _score(self, place: _Place, hidden: Tensor) -> Tensor:
+        """Return the loss; leave the last layer's gradient in the stack and the columns' in their row gradients."""
+        kernels, settings, model = self._kernels, self.model.settings, self.model
         scales = settings.logq, settings.logq * settings.sample_alpha
         kernels.column_offsets(
             model.By.weight, place.column_idx, place.is_left_out, self._log_support_N, *scales, self._offset
         )
-        torch.index_select(model.Wy.weight, 0, place.column_idx, out=self._rows)
-        hidden, rows = products.factor(self._out[-1]), products.factor(self._rows)
-        products.into(self._scores, hidden, rows.T)
+        kernels.gather(model.Wy.weight, place.column_idx, self._rows)
         arguments = self._scores, self._offset, place.target, self._share, place.d_bias
-        if settings.loss == "cross-entropy":
-            loss: Tensor = kernels.cross_entropy(*arguments)
-        else:
-            loss = kernels.bpr_max(*arguments, elu_param=settings.elu_param, bpreg=settings.bpreg)
-        d_scores = products.factor(self._scores)
-        products.into(place.d_columns, d_scores.T, hidden)
-        products.into(self._d_out[-1], d_scores, rows)
-        return loss
-
-    def _backward(self, place: _Place) -> None:
-        """Run the layers backward; leave the input vectors' gradient in their row gradients."""
-        d_x = [place.d_input, *self._d_out[:-1]]
-        for number in reversed(range(len(self._layers))):
-            if self._dropouts[number] > 0:
-                self._kernels.scale_kept(self._d_out[number], self._uniform[number], self._dropouts[number])
-            self._layers[number].backward(self._d_out[number], d_x[number])
-        if self._input_dropout > 0:
-            self._kernels.scale_kept(place.d_input, self._input_uniform, self._input_dropout)
+        return loss_and_gradients(
+            settings, kernels, self._products, hidden, self._rows, arguments, place.d_columns, self._stack.d_out[-1]
+        )
 
     def _update(self) -> None:
         """Update each weight once with the waiting gradients' sum over grad_accumulation."""
-        options = {"share": 1 / self.model.settings.grad_accumulation, **self.optimizer.update_settings}
-        for dense in self._dense_updates:
-            self._kernels.update_dense(*dense, **options)
-        for layer in self._layers:
-            for weight in layer.weights:
-                weight.start_anew()
+        share = 1 / self.model.settings.grad_accumulation
+        self._stack.update(share)
         for rows in self._row_updates:
-            self._kernels.update_segments(*rows, **options)
+            self._kernels.update_segments(*rows, share=share, **self.optimizer.update_settings)

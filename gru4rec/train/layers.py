@@ -52,7 +52,7 @@ class Layer(Protocol):
     weights: list[DenseWeight]
 
     def resize(self, n_lanes: int) -> None:
-        """Use so many lanes from now on."""
+        """Use so many lanes from now on; called before the first step."""
 
     def forward(self, x: Tensor, hidden: Tensor, out: Tensor) -> None:
         """Compute ``out`` (B, H), the state after the step, from the input and the state before; keeps all three."""
@@ -66,18 +66,16 @@ class ResetAfterLayer:
 
     Args:
         cell: The model's cell.
-        n_lanes: Lanes at most.
         kernels: Element-wise parts, with the functions of ``kernels.torch_ops``.
         products: Matrix products.
     """
 
-    def __init__(self, cell: GRUCell, n_lanes: int, kernels: ModuleType, products: Products) -> None:
+    def __init__(self, cell: GRUCell, kernels: ModuleType, products: Products) -> None:
         self.weights = [DenseWeight(p) for p in (cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh)]
         self._kernels, self._products = kernels, products
-        self.resize(n_lanes)
 
     def resize(self, n_lanes: int) -> None:
-        """Use so many lanes from now on."""
+        """Use so many lanes from now on; called before the first step."""
         weight_ih = self.weights[0].value
         self._gates_x, self._gates_h = (weight_ih.new_empty(n_lanes, len(weight_ih)) for _ in range(2))
 
@@ -106,22 +104,18 @@ class ResetBeforeLayer:
 
     Args:
         cell: The model's cell.
-        n_lanes: Lanes at most.
         kernels: Element-wise parts, with the functions of ``kernels.torch_ops``.
         products: Matrix products.
     """
 
-    def __init__(
-        self, cell: ResetBeforeGRUCell | GRUEmbedding, n_lanes: int, kernels: ModuleType, products: Products
-    ) -> None:
+    def __init__(self, cell: ResetBeforeGRUCell | GRUEmbedding, kernels: ModuleType, products: Products) -> None:
         self._recurrent = [DenseWeight(parameter) for parameter in (cell.Wrz0, cell.Wh0, cell.Bh0)]
         self._weight_ih = DenseWeight(cell.weight_ih) if isinstance(cell, ResetBeforeGRUCell) else None
         self.weights = [*self._recurrent, *([] if self._weight_ih is None else [self._weight_ih])]
         self._kernels, self._products = kernels, products
-        self.resize(n_lanes)
 
     def resize(self, n_lanes: int) -> None:
-        """Use so many lanes from now on."""
+        """Use so many lanes from now on; called before the first step."""
         candidate = self._recurrent[1].value
         sizes = (len(candidate) * factor for factor in (3, 2, 1, 1))
         buffers = (candidate.new_empty(n_lanes, size) for size in sizes)
@@ -160,13 +154,13 @@ class ResetBeforeLayer:
             self._products.into(d_x, self._gates_x, self._weight_ih.value)
 
 
-def layers_of(cells: list[nn.Module], n_lanes: int, kernels: ModuleType, products: Products) -> list[Layer]:
+def layers_of(cells: list[nn.Module], kernels: ModuleType, products: Products) -> list[Layer]:
     """Return the hand-written form of a model's cells, in order."""
     layers: list[Layer] = []
     for cell in cells:
         if isinstance(cell, GRUCell):
-            layers.append(ResetAfterLayer(cell, n_lanes, kernels, products))
+            layers.append(ResetAfterLayer(cell, kernels, products))
         else:
             assert isinstance(cell, ResetBeforeGRUCell | GRUEmbedding)
-            layers.append(ResetBeforeLayer(cell, n_lanes, kernels, products))
+            layers.append(ResetBeforeLayer(cell, kernels, products))
     return layers

@@ -82,7 +82,8 @@ class PlainStep(BatchStep):
         self.loss_function = loss_function
         self.n_lanes = n_lanes
         self.batch_size = batch_size
-        self._all_items = torch.arange(model.n_items, device=model.device)
+        n_columns = model.n_items if model.settings.n_sample == "all" else 0
+        self._all_items = torch.arange(n_columns, device=model.device)
         self._grad_accumulation = model.settings.grad_accumulation
         self._waiting: list[TouchedRows] = []
         self._n_waiting = 0

@@ -151,10 +151,10 @@ def test_dropout_is_as_strong_where_lanes_are_empty() -> None:
     step, batches = new_step(GPUStep, settings), new_batches((2, 4, 2, 2, 2), settings)
     assert isinstance(step, GPUStep)
     list(step.epoch(batches))
-    for dropout, kept in ((0.3, step._uniform[0]), (0.1, step._input_uniform)):
+    for dropout, kept in ((0.3, step._stack._uniform[0]), (0.1, step._stack._input_uniform)):
         assert kept.unique().tolist() == [0, 1]
         assert abs(kept.mean().item() - (1 - dropout)) < 4 * (dropout * (1 - dropout) / (5 * 500)) ** 0.5
-    assert not step._out[0][step._uniform[0] == 0].any()
+    assert not step._stack.out[0][step._stack._uniform[0] == 0].any()
 
 
 def test_float32_stays_float32_and_near_float64() -> None:
@@ -180,12 +180,12 @@ def test_warm_up_changes_nothing(loss: str, n_sample: int) -> None:
         assert isinstance(step, GPUStep)
         expected = train(step, new_batches(UNEVEN, settings), 1)
         del expected["losses of epoch 0"]
-        rng_state, states = step.model.rng.get_state(), [out.clone() for out in step._out]
+        rng_state, states = step.model.rng.get_state(), [out.clone() for out in step._stack.out]
         step._warm_up()
         for name, values in numbers_of(step).items():
             assert torch.equal(values, expected[name]), (name, settings)
         assert torch.equal(step.model.rng.get_state(), rng_state)
-        assert all(torch.equal(out, before) for out, before in zip(step._out, states, strict=True))
+        assert all(torch.equal(out, before) for out, before in zip(step._stack.out, states, strict=True))
 
 
 def test_losses_of_a_chunk_stay_as_they_were_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -283,13 +283,7 @@ def bpr_max(scores, offset, target, d_offset, share, tiny, elu_param, bpreg):
     d_offset[:] = nothing
     for b in range(n_lanes):
         row, own = scores[b], target[b]
-        if elu_param > 0:
-            for m in range(n_columns):
-                x = row[m] + offset[m]
-                row[m] = x if x > 0 else elu_param * (_exp(x) - one)
-        else:
-            for m in range(n_columns):
-                row[m] += offset[m]
+        _activate_row(row, offset, elu_param)
         own_score = row[own]
         row[own] = nothing
         highest = _highest(row, best)
@@ -329,17 +323,20 @@ def bpr_max(scores, offset, target, d_offset, share, tiny, elu_param, bpreg):
 
 @compiled
 def activate(scores, offset, elu_param):
-    n_lanes, n_columns = scores.shape
-    one = scores.dtype.type(1)
-    for b in range(n_lanes):
-        row = scores[b]
-        if elu_param > 0:
-            for m in range(n_columns):
-                x = row[m] + offset[m]
-                row[m] = x if x > 0 else elu_param * (_exp(x) - one)
-        else:
-            for m in range(n_columns):
-                row[m] += offset[m]
+    for b in range(len(scores)):
+        _activate_row(scores[b], offset, elu_param)
+
+
+@compiled
+def _activate_row(row, offset, elu_param):
+    one = row.dtype.type(1)
+    if elu_param > 0:
+        for m in range(len(row)):
+            x = row[m] + offset[m]
+            row[m] = x if x > 0 else elu_param * (_exp(x) - one)
+    else:
+        for m in range(len(row)):
+            row[m] += offset[m]
 
 
 @compiled
