@@ -12,7 +12,7 @@
 #     -d wheels 'pydantic>=2.9,<3' 'rich>=13' 'hypothesis>=6.100' 'pytest-timeout>=2.3'
 #
 # OUT (default benchmarks/results) gets tests.txt, MACHINE_DATE.json and .md, and profile_*.txt. The exit status is that
-# of the first step that fails; later steps still run, so that a lease of the machine is not lost.
+# of the first step that fails; later steps still run, so that time on a rented machine is not lost.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3} out=${OUT:-benchmarks/results} device=${DEVICE:-cuda:0} status=0
