@@ -140,7 +140,7 @@ class HyperParameters(BaseModel):
                 "Set constrained_embedding=False, or embedding=0"
             )
         if self.n_sample == "all" and self.logq > 0:
-            raise ValueError("logq corrects for sampling; n_sample=all samples nothing. Set logq=0, or n_sample to a number")
+            raise ValueError("logq corrects for sampling, and n_sample=all has none. Set logq=0, or sample a number")
         if self.n_sample == 0 and self.batch_size == 1:
             raise ValueError("n_sample=0 with batch_size=1 leaves no negative to learn from. Raise one of them")
         return self
