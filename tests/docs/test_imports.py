@@ -15,6 +15,7 @@ LAYERS = [
     {"errors", "jit"},
     {"config"},
     {"data"},
+    {"prepare"},
     {"model"},
     {"bundle"},
     {"convert"},

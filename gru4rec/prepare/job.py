@@ -1,0 +1,173 @@
+"""The whole way of a raw log: read, cut, filter, split, write, with an account of every row.
+
+``Preparation`` says what is to be done; ``prepare`` does it and returns the account, which is also ``stats.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gru4rec.errors import ConfigError, DataError
+from gru4rec.prepare.account import Published, compared, counts, listed, summary
+from gru4rec.prepare.layout import RawLayout
+from gru4rec.prepare.raw import read_raw
+from gru4rec.prepare.split import Split, SplitRule, split_windows
+from gru4rec.prepare.steps import SessionEvents, filtered, sessions_of, without_repeats
+from gru4rec.prepare.write import STATS, SUMMARY, Ids, check_free, new_folder, write_part
+
+Stage = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
+"""Shows that a stage runs: given its name and the rows to come (None: unknown), a context that takes rows done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What to do with a raw log.
+
+    Attributes:
+        layout: What its columns are.
+        split: Where the test begins.
+        gap_s: A longer pause ends a session, seconds; None leaves the log's sessions as they are.
+        keep_repeats: Keep an event whose item is that of the event before it.
+        min_session_length: Events a session must have.
+        min_item_support: Events an item must have.
+        one_pass: Filter once (sessions, items, sessions) instead of until nothing changes.
+    """
+
+    layout: RawLayout
+    split: SplitRule
+    gap_s: float | None = 3_600.0
+    keep_repeats: bool = False
+    min_session_length: int = 2
+    min_item_support: int = 5
+    one_pass: bool = False
+
+    def __post_init__(self) -> None:
+        if self.min_session_length < 1 or self.min_item_support < 1:
+            raise ConfigError("min_session_length and min_item_support are numbers of events. Give 1 or more")
+        if self.gap_s is None and self.layout.keep_after_cut is not None:
+            raise ConfigError("--keep-after-cut needs a cut: give --gap, or use --keep")
+
+
+def prepare(
+    paths: Sequence[Path],
+    folder: Path,
+    preparation: Preparation,
+    *,
+    tsv: bool = False,
+    force: bool = False,
+    recipe: str | None = None,
+    published: Sequence[Published] = (),
+    stage: Stage = lambda name, n_rows: nullcontext(lambda n_done: None),
+) -> dict[str, Any]:
+    """Turn a raw log into training and test logs.
+
+    Args:
+        paths: The raw files.
+        folder: Gets train_full, test, train_tr, train_valid (each window in a folder of its own, if there are more
+            than one), stats.json and summary.txt; it appears whole or not at all.
+        preparation: What to do.
+        tsv: Write TAB separated files instead of Parquet.
+        force: Replace a folder of prepared logs.
+        recipe: Name of the recipe, for the account.
+        published: Counts to compare with.
+        stage: Shows progress.
+
+    Returns:
+        The account, as in stats.json.
+
+    Raises:
+        ConfigError: The preparation contradicts the log.
+        DataError: The log cannot be used, or the folder cannot be written.
+    """
+    started = time.perf_counter()
+    check_free(folder, replace=force, inputs=list(paths))
+    with stage("reading", None) as on_rows:
+        raw = read_raw(paths, preparation.layout, on_rows=on_rows)
+    account: dict[str, Any] = {
+        "recipe": recipe,
+        "files": [{"path": str(path), "bytes": path.stat().st_size} for path in paths],
+        "preparation": asdict(preparation),
+        "rows": raw.n_rows,
+        "dropped": dict(raw.dropped),
+    }
+    ids = Ids(raw.group_ids if preparation.gap_s is None else None, raw.item_ids, raw.clock)
+    with stage("sessions", None):
+        gap = None if preparation.gap_s is None else raw.clock.ticks(preparation.gap_s, "--gap")
+        n_usable, events = len(raw.time), sessions_of(raw, gap=gap)
+        del raw  # as much memory as the sessions
+        account["dropped"]["only_for_the_cut"] = n_usable - events.n_events
+        events = _filtered(events, preparation, account)
+    account["time_unit"] = ids.clock.unit if not ids.clock.from_text else "s"
+    account["log"] = counts(events, ids.clock)
+    with new_folder(folder, replace=force, inputs=list(paths)) as partial:
+        account["windows"] = []
+        for number, split in enumerate(split_windows(events, ids.clock, preparation.split), 1):
+            inner = partial / f"window_{number}" if preparation.split.n_windows > 1 else partial
+            inner.mkdir(exist_ok=True)
+            account["windows"].append(_write_split(split, inner, ids, tsv=tsv, stage=stage))
+        account["published"] = compared(account["windows"][0]["parts"], published)
+        account["seconds"] = round(time.perf_counter() - started, 1)
+        (partial / STATS).write_text(json.dumps(account, indent=1) + "\n", encoding="utf-8")
+        (partial / SUMMARY).write_text(summary(account), encoding="utf-8")
+    return account
+
+
+def need_polars() -> None:
+    """Make sure that polars, which reads raw logs, is installed.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    try:
+        import polars  # noqa: F401
+    except ImportError:
+        raise ConfigError("gru4rec prepare needs polars. Run: pip install 'gru4rec[prepare]'") from None
+
+
+def _filtered(events: SessionEvents, preparation: Preparation, account: dict[str, Any]) -> SessionEvents:
+    """Drop repeats, short sessions and rare items, and note how many events each took."""
+    dropped = account["dropped"]
+    if not preparation.keep_repeats:
+        n_before, events = events.n_events, without_repeats(events)
+        dropped["repeat"] = n_before - events.n_events
+    events, by_filter = filtered(
+        events,
+        min_length=preparation.min_session_length,
+        min_support=preparation.min_item_support,
+        to_fixpoint=not preparation.one_pass,
+    )
+    account["dropped"] = {reason: count for reason, count in (dropped | dict(by_filter)).items() if count}
+    if not events.n_events:
+        raise DataError(
+            f"nothing is left of {account['rows']:,} rows ({listed(account['dropped'])}). "
+            "Lower --min_session_length or --min_item_support, or check --keep and --gap"
+        )
+    return events
+
+
+def _write_split(split: Split, folder: Path, ids: Ids, *, tsv: bool, stage: Stage) -> dict[str, Any]:
+    suffix = ".tsv" if tsv else ".parquet"
+    with (
+        stage("writing", sum(part.n_events for part in split.parts.values())) as on_rows,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        written = [
+            pool.submit(write_part, part, folder / f"{name}{suffix}", ids, on_rows=on_rows)
+            for name, part in split.parts.items()
+        ]
+        for part in written:
+            part.result()
+    return {
+        "test_from": split.cut,
+        "valid_from": split.valid_cut,
+        "parts": {name: counts(part, ids.clock) for name, part in split.parts.items()},
+        "dropped": {reason: count for reason, count in split.dropped.items() if count},
+        "dropped_inside": {reason: count for reason, count in split.dropped_inside.items() if count},
+    }

@@ -1,0 +1,208 @@
+"""Wrong input to ``gru4rec prepare``: one message (what, where, what to do), status 2, nothing half written."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gru4rec.cli.main import main
+
+START = 1_599_955_200
+
+
+def a_raw(folder: Path, name: str = "raw.csv", separator: str = ",", **changes: str) -> Path:
+    """Write a small raw log; ``changes`` replace the text of rows, counted from 1, as row_7="..."."""
+    rows = [
+        f"{user},{item},{START + day * 86_400 + item}" for day in range(8) for user in range(9) for item in (1, 2, 3)
+    ]
+    for place, text in changes.items():
+        rows[int(place.removeprefix("row_")) - 1] = text
+    path = folder / name
+    path.write_text("\n".join(["user,item,time", *rows]).replace(",", separator) + "\n")
+    return path
+
+
+KEYS = ["--user_key", "user", "--item_key", "item", "--time_key", "time"]
+
+
+def refused(capsys: pytest.CaptureFixture[str], folder: Path, *argv: str, keys: list[str] = KEYS) -> str:
+    """Run the command, make sure that it is refused and leaves nothing, and return the message."""
+    before = sorted(path.name for path in folder.rglob("*"))
+    status = main(["prepare", "-o", str(folder / "out"), *keys, *argv])
+    assert status == 2
+    assert sorted(path.name for path in folder.rglob("*")) == before
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("Error: ") == 1, output.err
+    assert output.err.count("\n") == 1, output.err
+    return output.err
+
+
+FLAGS = [
+    (["--gap", "1 fortnight"], "'1 fortnight' is no duration. Give a number above 0 and a unit"),
+    (["--gap", "0h"], "'0h' is no duration"),
+    (["--gap=-1h"], "'-1h' is no duration"),
+    (["--test_days", "0"], "test_days must be above 0"),
+    (["--test_days", "nan"], "test_days must be above 0"),
+    (["--test_days", "1", "--test_fraction", "0.1"], "give one of --test_days, --test_from and --test_fraction"),
+    (["--test_fraction", "0.5"], "test_fraction=0.5 leaves no room for training"),
+    (["--test_fraction", "0"], "test_fraction=0.0 leaves no room for training"),
+    (["--test_from", "yesterday"], "'yesterday' is no date. Give one such as 2014-09-29"),
+    (["--test_from", "2020-09-19", "--windows", "2"], "--windows needs test periods of one length: give --test_days"),
+    (["--windows", "0"], "windows=0 is below 1"),
+    (["--train_days", "0"], "train_days must be above 0"),
+    (["--min_session_length", "0"], "min_session_length and min_item_support are numbers of events. Give 1 or more"),
+    (["--min_item_support", "-1"], "Give 1 or more"),
+    (["--keep", "event"], "'event' is no condition. Give COLUMN=VALUE"),
+    (["--keep", "=view"], "'=view' is no condition"),
+    (["--keep", "event=view"], "no column 'event' in "),
+    (["--keep-after-cut", "event=view", "--gap", "none"], "--keep-after-cut needs a cut: give --gap, or use --keep"),
+    (["--session_key", "item"], "give one of --session_key and --user_key"),
+    (["--separator", "::"], "separator '::' is not one character"),
+    (["--header", "a,b"], "has 3 fields, and --header names 2 columns"),
+    (["--item_key", "user"], "must be three columns, not user, user, time"),
+    (["--time_key", "when"], "no column 'when' in "),
+    (["--separator", ";"], "(separated by semicolon); it has: user,item,time. Pass --user_key"),
+    (
+        ["--time_unit", "ns"],
+        "the split leaves no events for train_full, test, train_tr, train_valid: the filtered log goes from ",
+    ),
+    (
+        ["--test_days", "30"],
+        "the split leaves no events for train_full, test, train_tr, train_valid: the filtered log goes from ",
+    ),
+    (["--windows", "9"], "the split leaves no events for "),
+    (["--test_from", "2030-01-01"], "the split leaves no events for test"),
+    (["--min_item_support", "1000"], "nothing is left of 216 rows"),
+    (["--recipe", "rees46", "--gap", "2h"], "--recipe decides --user_key itself. Leave one of the two out"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), FLAGS, ids=[" ".join(flags) for flags, _ in FLAGS])
+def test_wrong_flag_is_refused(
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(capsys, tmp_path, str(a_raw(tmp_path)), *flags)
+
+
+ROWS = [
+    ("0,1,soon", "time is 'soon' in row 100 of "),
+    ("0,1,2020-13-45", "time is '2020-13-45' in row 100 of "),
+    ("0,1,inf", "time is 'inf' in row 100 of "),
+    ("0,1,1,1", "a row of "),
+    (
+        f"0,1,{START}000",
+        "mixes units of time: 215 rows look like s since 1970 and 1 like ms (first: 1599955200000 in row 100)",
+    ),
+    ('0,"1\n2",1599955200', "an id in column 'item' of "),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), ROWS, ids=[row for row, _ in ROWS])
+def test_wrong_row_is_named(row: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in refused(capsys, tmp_path, str(a_raw(tmp_path, row_100=row)))
+
+
+def test_wrong_row_of_a_second_file_is_named_with_that_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = a_raw(tmp_path), a_raw(tmp_path, "more.csv", row_9="0,1,never")
+    assert f"time is 'never' in row 9 of {second}" in refused(capsys, tmp_path, str(first), str(second))
+
+
+def test_wrong_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = a_raw(tmp_path)
+    contents = {
+        "empty.csv": (b"", "is empty"),
+        "header.csv": (b"user,item,time\n", "no row of "),
+        "no_line_end.csv": (b"user,item,time", "no row of "),
+        "cut.csv.gz": (gzip.compress(raw.read_bytes())[:-20], "cannot read "),
+        "cut.parquet": (b"PAR1" + bytes(40), "cannot read "),
+        "image.png": (b"\x89PNG\r\n\x1a\n\0\0\0", "is neither text nor Parquet"),
+        "latin.csv": ("user,item,time\n1,caf\u00e9,1599955200\n".encode("latin-1"), "is not UTF-8 text"),
+        "broken.jsonl": (b'{"user":1,"item":2,"time":1599955200}\n{"user":1,"it', "cannot read "),
+        "list.json": (b'[{"user":1,"item":2,"time":3}]', "no column 'user' in "),
+        "twice.csv": (b"user,item,time,user\n1,2,3,4\n", "column 'user' stands 2 times in "),
+    }
+    for name, (content, _) in contents.items():
+        (tmp_path / name).write_bytes(content)
+    for name, (_, message) in contents.items():
+        said = refused(capsys, tmp_path, str(tmp_path / name))
+        assert message in said
+        assert name in said
+    assert "there is no file " in refused(capsys, tmp_path, str(tmp_path / "none.csv"))
+    assert "there is no file " in refused(capsys, tmp_path, str(tmp_path / "none-*.csv"))
+    assert "is a folder. Give its files" in refused(capsys, tmp_path, str(tmp_path))
+
+
+def test_unknown_time_unit_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = tmp_path / "raw.csv"
+    raw.write_text("user,item,time\n" + "".join(f"{row // 3},{row % 3},{row}\n" for row in range(90)))
+    assert "--gap needs the unit of the times" in refused(capsys, tmp_path, str(raw))
+    assert "--test_days needs the unit of the times" in refused(capsys, tmp_path, str(raw), "--gap", "none")
+
+
+def test_an_existing_folder_is_not_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = a_raw(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    assert "is there already. Give another folder, or --force" in refused(capsys, tmp_path, str(raw))
+    assert "is no folder of prepared logs, and stays" in refused(capsys, tmp_path, str(raw), "--force")
+    (tmp_path / "out" / "stats.json").write_text("{}")
+    inside = a_raw(tmp_path / "out")
+    assert "holds a file that is read" in refused(capsys, tmp_path, str(inside), "--force")
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = a_raw(tmp_path)
+    (tmp_path / "out").write_text("")
+    assert "is a file. Give a folder that does not exist yet" in refused(capsys, tmp_path, str(raw))
+    status = main(["prepare", str(raw), "-o", str(raw / "out"), *KEYS])
+    assert status == 2
+    assert "cannot write " in capsys.readouterr().err
+
+
+def test_force_replaces_and_a_failure_keeps_the_old_folder(tmp_path: Path) -> None:
+    raw, out = a_raw(tmp_path), tmp_path / "out"
+    argv = ["prepare", str(raw), "-o", str(out), "--quiet", *KEYS]
+    out.mkdir()  # an empty folder is as good as none
+    assert main(argv) == 0
+    before = (out / "stats.json").read_text()
+    assert main(argv) == 2
+    assert main([*argv, "--force", "--test_days", "30"]) == 2
+    assert (out / "stats.json").read_text() == before
+    assert main([*argv, "--force", "--tsv"]) == 0
+    assert {path.suffix for path in out.iterdir()} == {".tsv", ".json", ".txt"}
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_run_that_is_interrupted_leaves_no_output(tmp_path: Path) -> None:
+    """Interrupted once the folder to come is being written."""
+    raw = tmp_path / "raw.csv"
+    rows = "".join(f"{row // 3},{row % 977},{START + 2 * row}\n" for row in range(600_000))
+    raw.write_text("user,item,time\n" + rows)
+    code = "from gru4rec.cli.main import command; command()"
+    argv = [sys.executable, "-c", code, "prepare", str(raw), "-o", str(tmp_path / "out"), *KEYS]
+    process = subprocess.Popen(argv, stderr=subprocess.PIPE, cwd=tmp_path)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob(".out.*.partial")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+    if process.returncode == 0:
+        pytest.skip("the run was over before the signal came")
+    assert process.returncode == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["raw.csv"]
