@@ -135,10 +135,10 @@ class _Columns:
     def _expressions(self) -> list[pl.Expr]:
         import polars as pl
 
-        layout, counts = self.layout, _holds(self.layout.keep)
-        expressions = [counts.alias("counts")]
+        layout, keep = self.layout, self.layout.keep
+        expressions = [] if keep is None else [_holds(keep).alias("counts")]
         for name, key in (("group", layout.group_key), ("item", layout.item_key)):
-            text = _filled(key, counts)
+            text = _counted(key, keep)
             if self.kinds[name] == "integer":
                 expressions += [text.cast(pl.Int64, strict=False).alias(name), _no_integer(text).alias(f"bad_{name}")]
             else:
@@ -146,9 +146,9 @@ class _Columns:
                 expressions.append(text.cast(categories).to_physical().alias(name))
         for name, time_key, kind in (("time", layout.time_key, self.kinds["time"]), ("date", layout.date_key, "iso")):
             if time_key is not None:
-                text = _filled(time_key, counts)
+                text = _counted(time_key, keep)
                 ticks = _ticks(text, kind)
-                expressions += [ticks.alias(name), pl.when(ticks.is_null()).then(text).alias(f"bad_{name}")]
+                expressions += [ticks.alias(name), (ticks.is_null() & text.is_not_null()).alias(f"bad_{name}")]
         if layout.keep_after_cut is not None:
             expressions.append(_holds(layout.keep_after_cut).alias("counts_after_cut"))
         return expressions
@@ -158,22 +158,24 @@ class _Columns:
         for name in ("group", "item"):
             if self.kinds[name] == "integer" and batch[f"bad_{name}"].any():
                 raise _OfAnotherKindError(name)
-        for column, key, wanted in (
+        for name, key, wanted in (
             ("time", self.layout.time_key, "a number, or ISO 8601 text such as 2014-04-07T10:51:09.277Z"),
             ("date", self.layout.date_key, "a date such as 2016-05-09"),
         ):
-            if key is None or batch[f"bad_{column}"].null_count() == batch.height:
-                continue
-            place = int(batch[f"bad_{column}"].is_not_null().arg_max() or 0)
-            error = DataError(
-                f"{key} is {batch[f'bad_{column}'][place]!r} in row {row + place + 1} of {path}. It must be {wanted}. "
-                "Mend the row, or name another column with --time_key"
-            )
-            raise error if column == "date" else _OfAnotherKindError(column, error)
+            if key is not None and batch[f"bad_{name}"].any():
+                wrong = row + int(batch[f"bad_{name}"].arg_max() or 0)
+                text = scan(path, self.layout).select(key).slice(wrong, 1).collect().item()
+                error = DataError(
+                    f"{key} is {text!r} in row {wrong + 1} of {path}. It must be {wanted}. "
+                    "Mend the row, or name another column with --time_key"
+                )
+                raise error if name == "date" else _OfAnotherKindError(name, error)
 
     def _take(self, batch: pl.DataFrame) -> None:
         """Keep the usable rows of a batch, and count the others by reason."""
-        usable = batch["counts"]
+        import polars as pl
+
+        usable = pl.repeat(True, batch.height, eager=True) if self.layout.keep is None else batch["counts"]
         self._count("other_event", batch.height - int(usable.sum()))
         has_item = batch["item"].is_not_null()
         if self.layout.keep_after_cut is not None:  # the other rows need none
@@ -232,20 +234,17 @@ def _batches(frame: pl.LazyFrame, path: Path) -> Iterator[pl.DataFrame]:
         yield from frame.collect_batches(chunk_size=_BATCH_ROWS, engine="streaming")
 
 
-def _holds(condition: Condition | None) -> pl.Expr:
+def _holds(condition: Condition) -> pl.Expr:
     import polars as pl
 
-    if condition is None:
-        return pl.lit(True)
     return pl.col(condition.column).is_in(list(condition.values)).fill_null(False)
 
 
-def _filled(name: str, counts: pl.Expr) -> pl.Expr:
-    """Return a column's texts where the row counts and there is one."""
+def _counted(name: str, condition: Condition | None) -> pl.Expr:
+    """Return a column's texts, nothing where the row does not count."""
     import polars as pl
 
-    column = pl.col(name)
-    return pl.when(counts & (column != "")).then(column)
+    return pl.col(name) if condition is None else pl.when(_holds(condition)).then(pl.col(name))
 
 
 def _no_integer(text: pl.Expr) -> pl.Expr:
@@ -276,9 +275,12 @@ def _sniffed(path: Path, layout: RawLayout) -> dict[str, _Kind]:
     """Tell from the first rows what each column looks like; a wrong guess costs time, no more."""
     import polars as pl
 
-    counts = _holds(layout.keep)
     keys = {"group": layout.group_key, "item": layout.item_key, "time": layout.time_key}
-    rows = scan(path, layout).select(**{name: _filled(key, counts) for name, key in keys.items()}).head(_SNIFFED_ROWS)
+    rows = (
+        scan(path, layout)
+        .select(**{name: _counted(key, layout.keep) for name, key in keys.items()})
+        .head(_SNIFFED_ROWS)
+    )
     texts = pl.DataFrame(schema=dict.fromkeys(keys, pl.String))
     for batch in _batches(rows, path):
         texts = texts.vstack(batch)

@@ -164,7 +164,7 @@ def _scan_json_lines(path: Path, layout: RawLayout) -> pl.LazyFrame:
 
     names = list(pl.scan_ndjson(path).collect_schema())
     _need_columns(names, layout, str(path))
-    return pl.scan_ndjson(path, schema=dict.fromkeys(layout.flags, pl.String))
+    return pl.scan_ndjson(path, schema=dict.fromkeys(layout.flags, pl.String)).select(map(_unless_empty, layout.flags))
 
 
 def _scan_parquet(path: Path, layout: RawLayout) -> pl.LazyFrame:
@@ -176,13 +176,23 @@ def _scan_parquet(path: Path, layout: RawLayout) -> pl.LazyFrame:
     return frame.select(_as_text(name, schema[name], path) for name in layout.flags)
 
 
+def _unless_empty(name: str) -> pl.Expr:
+    """Return a column as text, nothing where it is empty, as the reader of text files has it."""
+    import polars as pl
+
+    text = pl.col(name).cast(pl.String)
+    return pl.when(text != "").then(text).alias(name)
+
+
 def _as_text(name: str, kind: Any, path: Path) -> pl.Expr:
     """Bring a Parquet column to text; a time of the file's own stays one."""
     import polars as pl
 
     column = pl.col(name)
-    if kind.is_integer() or isinstance(kind, pl.String | pl.Categorical | pl.Enum):
+    if kind.is_integer():
         return column.cast(pl.String)
+    if isinstance(kind, pl.String | pl.Categorical | pl.Enum):
+        return _unless_empty(name)
     if kind.is_float():  # what pandas makes of integers once one of them was missing
         return pl.when(column.round() == column).then(column.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(
             column.fill_nan(None).cast(pl.String)

@@ -47,13 +47,6 @@ class Clock:
         ticks = seconds * TICKS_PER_S[self.unit]
         return int(ticks) if float(ticks).is_integer() else ticks
 
-    def written(self, ticks: np.ndarray) -> np.ndarray:
-        """Return what stands in the files for these ticks: seconds for ISO text, else the log's own numbers."""
-        if not self.from_text:
-            return ticks
-        seconds, rest = np.divmod(ticks, TICKS_PER_S["us"])
-        return seconds if not rest.any() else ticks / TICKS_PER_S["us"]
-
     def moment(self, tick: float) -> str:
         """Say when a tick was, for people."""
         if self.unit is None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as papq
 
 from gru4rec.errors import DataError
 from gru4rec.prepare.steps import SessionEvents
-from gru4rec.prepare.times import Clock
+from gru4rec.prepare.times import TICKS_PER_S, Clock
 
 _ROWS_AT_ONCE = 1 << 20
 STATS = "stats.json"
@@ -129,25 +129,33 @@ def _chain(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _tables(events: SessionEvents, ids: Ids) -> Iterator[pa.Table]:
-    """Turn codes into ids, a million rows at a time; the time column has one type throughout."""
-    whole_seconds = not ids.clock.from_text or not np.any(events.time % 1_000_000)
-    start = 0
+    """Turn codes into ids, a million rows at a time."""
+    written, start = written_times(events, ids), 0
     while start < events.n_sessions:
         enough = events.offsets[start] + _ROWS_AT_ONCE
         stop = max(start + 1, int(np.searchsorted(events.offsets, enough, side="right")) - 1)
         rows = slice(events.offsets[start], events.offsets[stop])
         session = np.repeat(events.session[start:stop], np.diff(events.offsets[start : stop + 1]))
-        time = ids.clock.written(events.time[rows])
         yield pa.table(
             {
                 "SessionId": pa.array(session, pa.int64())
                 if ids.session_ids is None
                 else _take(ids.session_ids, session),
                 "ItemId": _take(ids.item_ids, events.item[rows]),
-                "Time": time if whole_seconds else time.astype(np.float64),
+                "Time": written(events.time[rows]),
             }
         )
         start = stop
+
+
+def written_times(events: SessionEvents, ids: Ids) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what turns ticks of a part into its time column: integers throughout, or floats throughout."""
+    if not ids.clock.from_text:
+        return lambda ticks: ticks
+    us_per_s = TICKS_PER_S[ids.clock.unit or "us"]
+    if np.any(events.time % us_per_s):
+        return lambda ticks: ticks / us_per_s
+    return lambda ticks: ticks // us_per_s
 
 
 def _take(ids: pa.Array, codes: np.ndarray) -> pa.Array:

@@ -1,0 +1,68 @@
+"""A part as sessions is what reading its file gives, bit by bit: ids, order, ties, times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gru4rec.data.events import load_events
+from gru4rec.data.sessions import Sessions
+from gru4rec.prepare import mapped, write
+from gru4rec.prepare.layout import RawLayout
+from gru4rec.prepare.mapped import as_sessions
+from gru4rec.prepare.raw import read_raw
+from gru4rec.prepare.steps import sessions_of
+from gru4rec.prepare.write import Ids, write_part
+
+START = 1_599_955_200
+
+
+def raw_log(kind: str, seed: int) -> pd.DataFrame:
+    """Many sessions that start at the same times; ids whose order as text and as numbers differs."""
+    rng = np.random.default_rng(seed)
+    n = 3_000
+    log = pd.DataFrame(
+        {
+            "who": rng.integers(1, 400, n),
+            "item": rng.integers(1, 150, n),
+            "when": START + rng.integers(0, 40, n) * 1_800,
+        }
+    )
+    if kind == "text":
+        log["who"] = log["who"].map("visitor {}".format)
+        log["item"] = log["item"].map("Artikel-{}€".format)
+    if kind == "fractions":
+        stamps = pd.to_datetime(log["when"] * 1_000 + rng.integers(0, 2, n), unit="ms")
+        log["when"] = stamps.dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if kind == "whole seconds":
+        log["when"] = pd.to_datetime(log["when"], unit="s").dt.strftime("%Y-%m-%d %H:%M:%S UTC")
+    if kind == "float":
+        log["when"] = log["when"] + 0.25
+    return log
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".tsv"])
+@pytest.mark.parametrize("gap", [None, 3_600])
+@pytest.mark.parametrize("kind", ["integer", "text", "fractions", "whole seconds", "float"])
+def test_sessions_of_a_part_are_those_of_its_file(
+    kind: str, gap: float | None, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped, "_BLOCK", 64)
+    monkeypatch.setattr(write, "_ROWS_AT_ONCE", 100)
+    raw_log(kind, seed=4).to_csv(tmp_path / "raw.csv", index=False)
+    raw = read_raw([tmp_path / "raw.csv"], RawLayout(user_key="who", item_key="item", time_key="when"))
+    ids = Ids(raw.group_ids if gap is None else None, raw.item_ids, raw.clock)
+    ticks = None if gap is None else raw.clock.ticks(gap, "gap")
+    events = sessions_of(raw, gap=ticks)
+    events = events.keep_events(events.item != events.item[5])  # codes that do not occur, and empty sessions gone
+    path = tmp_path / f"part{suffix}"
+    write_part(events, path, ids)
+    wanted, found = Sessions.from_log(load_events(path)), as_sessions(events, ids, str(path))
+    for name in ("item_idx", "offsets", "start_time"):
+        assert getattr(found, name).dtype == getattr(wanted, name).dtype
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    assert found.items.item_ids.equals(wanted.items.item_ids)
+    assert found.report() == wanted.report()
