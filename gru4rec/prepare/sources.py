@@ -33,7 +33,7 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
     Raises:
         DataError: A path or a pattern names no file.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
@@ -41,8 +41,9 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
         paths = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
         if not paths:
             raise DataError(f"there is no file {pattern}. Check the path")
-        found |= dict.fromkeys(paths)
-    return list(found)
+        for file in paths:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
 
 
 def column_names(path: Path, layout: RawLayout) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def new_folder(folder: Path, *, replace: bool, inputs: list[Path]) -> Iterator[P
         DataError: There is something of that name already, or the folder cannot be written.
     """
     check_free(folder, replace=replace, inputs=inputs)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
     try:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def check_free(folder: Path, *, replace: bool, inputs: list[Path]) -> None:
 
 def _take_name(partial: Path, folder: Path) -> None:
     """Move the finished folder to its place; an old one stays until the new one is there."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    old = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.old")
     if folder.exists():
         folder.rename(old)
     try:

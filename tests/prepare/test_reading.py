@@ -90,7 +90,8 @@ def test_several_files_and_a_pattern_are_one_log(tmp_path: Path, expected: dict[
 
 def test_the_same_file_given_twice_is_read_once(tmp_path: Path, expected: dict[str, pa.Table]) -> None:
     raw = written(a_log(), tmp_path, "csv")
-    prepare([raw, raw], tmp_path / "out")
+    (tmp_path / "link.csv").symlink_to(raw)
+    prepare([raw, raw, tmp_path / "link.csv"], tmp_path / "out")
     assert parts(tmp_path / "out") == expected
 
 
@@ -105,6 +106,30 @@ def test_a_file_without_header_is_named_by_header(tmp_path: Path, expected: dict
     frame = a_log()[["time", "item", "user"]].assign(more="x")
     frame.to_csv(tmp_path / "raw.dat", index=False, header=False)
     prepare(tmp_path / "raw.dat", tmp_path / "out", "--header", "time,item,user,more")
+    assert parts(tmp_path / "out") == expected
+
+
+DISGUISES: dict[str, Callable[[str], bytes]] = {
+    "Windows line ends": lambda text: text.replace("\n", "\r\n").encode(),
+    "byte order mark": lambda text: text.encode("utf-8-sig"),
+    "no line end at the end": lambda text: text.rstrip().encode(),
+    "quoted fields": lambda text: "\n".join(
+        ",".join(f'"{x}"' for x in row.split(",")) for row in text.split()
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("disguise", DISGUISES)
+def test_text_files_of_other_programs_are_read(disguise: str, tmp_path: Path, expected: dict[str, pa.Table]) -> None:
+    (tmp_path / "raw.csv").write_bytes(DISGUISES[disguise](a_log()[["item", "time", "user"]].to_csv(index=False)))
+    prepare(tmp_path / "raw.csv", tmp_path / "out")
+    assert parts(tmp_path / "out") == expected
+
+
+def test_byte_order_mark_before_the_first_value_is_no_part_of_it(tmp_path: Path, expected: dict[str, pa.Table]) -> None:
+    text = a_log().to_csv(index=False, header=False)
+    (tmp_path / "raw.csv").write_bytes(text.encode("utf-8-sig"))
+    prepare(tmp_path / "raw.csv", tmp_path / "out", "--header", "user,item,time")
     assert parts(tmp_path / "out") == expected
 
 
