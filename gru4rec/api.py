@@ -15,9 +15,9 @@ from torch import Tensor
 from gru4rec.bundle import Bundle, Status, load_bundle, save_bundle
 from gru4rec.config import Engine, HyperParameters, Precision, hyper_parameters, setting_values
 from gru4rec.data.batches import Negatives, SessionDataIterator
-from gru4rec.data.events import load_events
 from gru4rec.data.files import Columns
 from gru4rec.data.negatives import CheckedNegatives, SampleStore
+from gru4rec.data.session_map import load_sessions
 from gru4rec.data.sessions import Sessions
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import ConfigError, DataError, DivergedError
@@ -106,7 +106,7 @@ class GRU4Rec:
         """Train from scratch.
 
         Args:
-            data: Sessions, a path, or a pandas, polars or Arrow table; it is not changed.
+            data: Sessions, a path (of a log or a session map), or a pandas, polars or Arrow table; it is not changed.
             sample_cache_max_size: Negatives drawn at once, in ids. Changes memory, not results.
             item_key: Column of item ids.
             session_key: Column of session ids.
@@ -288,7 +288,7 @@ class GRU4Rec:
         return self._trained()
 
     def _sessions(self, data: Any, columns: Columns) -> Sessions:
-        return data if isinstance(data, Sessions) else Sessions.from_log(load_events(data, columns=columns))
+        return data if isinstance(data, Sessions) else load_sessions(data, columns=columns)
 
     def _batches(
         self, sessions: Sessions, support: np.ndarray, cache_size: int, negatives: Negatives | None
@@ -381,8 +381,8 @@ def batch_eval(
 
     Args:
         gru: The trained model.
-        test_data: Sessions, a path, or a pandas, polars or Arrow table; it is not changed. What had to be left out is
-            logged as a warning.
+        test_data: Sessions, a path (of a log or a session map), or a pandas, polars or Arrow table; it is not changed.
+            What had to be left out is logged as a warning.
         cutoff: List lengths k.
         batch_size: Sessions scored side by side; does not change the result.
         mode: What equal scores do to a rank; see :meth:`gru4rec.evaluate.ranks.RankCounts.ranks`.
@@ -401,7 +401,7 @@ def batch_eval(
     sessions = test_data
     if not isinstance(test_data, Sessions):
         columns = Columns(session_key=session_key, item_key=item_key, time_key=time_key)
-        sessions = Sessions.from_log(load_events(test_data, columns=columns), gru.items)
+        sessions = load_sessions(test_data, columns=columns, vocabulary=gru.items)
     elif not sessions.items.same_as(gru.items):
         raise DataError(
             f"the sessions of {sessions.source} are encoded with another vocabulary than the model's. "

@@ -47,8 +47,8 @@ def guarded(command: Callable[[], int]) -> int:
         return 141
 
 
-def add_column_options(parser: argparse.ArgumentParser) -> None:
-    """Add the names of a log's columns, and the leave to unpickle."""
+def add_column_options(parser: argparse.ArgumentParser) -> Any:
+    """Add the names of a log's columns and the leave to unpickle; return the group they are in."""
     group = parser.add_argument_group("reading logs")
     group.add_argument("-ik", "--item_key", metavar="NAME", default="ItemId", help="column of item ids (ItemId)")
     group.add_argument(
@@ -57,6 +57,22 @@ def add_column_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-tk", "--time_key", metavar="NAME", default="Time", help="column of times (Time)")
     group.add_argument(
         "--trust-pickle", action="store_true", help="read pickled pandas frames; that can execute code in the file"
+    )
+    return group
+
+
+def add_log_options(parser: argparse.ArgumentParser) -> None:
+    """Add how logs are read, and the cache of what was read."""
+    add_cache_option(add_column_options(parser))
+
+
+def add_cache_option(group: Any) -> None:
+    """Add ``--cache``."""
+    group.add_argument(
+        "--cache",
+        metavar="DIR",
+        default=os.environ.get("GRU4REC_CACHE"),
+        help="keep what was read in this folder, and open it from there next time ($GRU4REC_CACHE, else none)",
     )
 
 
@@ -142,7 +158,7 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     add_device_option(parser)
     add_threads_option(parser)
     add_output_options(parser)
-    add_column_options(parser)
+    add_log_options(parser)
 
 
 def columns_of(args: argparse.Namespace) -> Columns:

@@ -15,7 +15,7 @@ from gru4rec.api import GRU4Rec
 from gru4rec.bundle import check_writable
 from gru4rec.cli.common import Output, columns_of, progress, same_file, say
 from gru4rec.config import setting_values
-from gru4rec.data.events import load_events
+from gru4rec.data.session_cache import cached_sessions
 from gru4rec.data.sessions import Sessions
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import ConfigError
@@ -25,7 +25,14 @@ from gru4rec.model.device import ALL_THREADS, cpu_threads, threads_that_help
 
 def read_sessions(args: argparse.Namespace, path: str, items: Vocabulary | None = None) -> Sessions:
     """Read a log that has something to predict, with a line on what is in it and what was left out."""
-    sessions = Sessions.from_log(load_events(path, columns=columns_of(args), trust_pickle=args.trust_pickle), items)
+    sessions = cached_sessions(
+        path,
+        columns=columns_of(args),
+        trust_pickle=args.trust_pickle,
+        vocabulary=items,
+        cache=Path(args.cache) if args.cache else None,
+        tell=lambda message: say(args, message),
+    )
     say(args, sessions.report())
     sessions.check_predictable()
     return sessions

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gru4rec.cli.common import add_output_options, say
+from gru4rec.cli.common import add_cache_option, add_output_options, say
 from gru4rec.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace a folder that prepare wrote")
     parser.add_argument("--tsv", action="store_true", help="write TAB separated files instead of Parquet")
     parser.add_argument("--recipe", choices=_RECIPES, help="prepare a public log as the papers do; decides all else")
+    add_cache_option(parser)
     add_output_options(parser)
     _add_column_flags(parser.add_argument_group("columns"))
     _add_session_flags(parser.add_argument_group("sessions"))
@@ -108,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
         force=args.force,
         recipe=args.recipe,
         published=published,
+        cache=Path(args.cache) if args.cache else None,
         stage=lambda name, n_rows: _stage(args, name, n_rows),
     )
     say(args, f"wrote {args.output} in {account['seconds']:.1f}s")

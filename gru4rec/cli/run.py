@@ -9,9 +9,9 @@ from typing import Any
 
 from gru4rec.cli.common import (
     TextOutput,
-    add_column_options,
     add_device_option,
     add_engine_options,
+    add_log_options,
     add_measure_options,
     add_quiet_option,
     add_store_option,
@@ -32,7 +32,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="run.py", description="Train or load a GRU4Rec model, measure it on test logs, and save it."
     )
     parser.add_argument(
-        "path", metavar="PATH", help="training log (TAB separated, .csv or .parquet); with -l: a saved model"
+        "path",
+        metavar="PATH",
+        help="training log (TAB separated, .csv, .parquet, or a session map); with -l: a saved model",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -61,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "-lpm", "--log_primary_metric", action="store_true", help="print the primary metric of the first test log and K"
     )
     add_quiet_option(parser)
-    add_column_options(parser)
+    add_log_options(parser)
     return parser
 
 

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags; those of the settings come from their declaration."""
     from gru4rec.config import HyperParameters
 
-    parser.add_argument("path", metavar="LOG", help="training log (TAB separated, .csv or .parquet)")
+    parser.add_argument("path", metavar="LOG", help="training log (TAB separated, .csv, .parquet, or a session map)")
     parser.add_argument("-o", "--output", metavar="MODEL", help="save the model there, such as model.gru4rec")
     parser.add_argument("-t", "--test", metavar="LOG", nargs="+", default=[], help="test logs to measure on")
     add_job_options(parser)

@@ -253,9 +253,9 @@ class SessionDataIterator:
 
     def _events(self) -> Iterator[tuple[np.ndarray, ...]]:
         """Read the events of many steps at once, and hand them out step by step."""
-        item_idx = np.asarray(self.sessions.item_idx)
+        items_at = self.sessions.items_at
         for _step, pairs, shape in self.schedule.blocks():
             position = self.schedule.position_P[pairs]
             lanes = self.schedule.lane_P[pairs].astype(np.int32)
-            columns = (lanes, position, item_idx[position], item_idx[position + 1], self.schedule.resets_P[pairs])
+            columns = (lanes, position, items_at(position), items_at(position + 1), self.schedule.resets_P[pairs])
             yield from zip(*(column.reshape(shape) for column in columns), strict=True)

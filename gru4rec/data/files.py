@@ -25,6 +25,9 @@ from gru4rec.errors import DataError
 ENCODED_TEXT = pa.dictionary(pa.int32(), pa.string())
 """How text ids are held: encoded while reading."""
 
+PICKLE_MARK = b"\x80"
+"""The first byte of a pickle."""
+
 _UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
 _NOT_UTF8 = "{path} is not UTF-8 text. Convert its text to UTF-8; other logs are read as .parquet"
 _Result = TypeVar("_Result")
@@ -58,11 +61,21 @@ def read_file(path: Path, columns: Columns, *, trust_pickle: bool) -> Any:
         raise DataError(f"{path} is empty. Give a log with a header and at least one session of two events")
     if head[:4] == b"PAR1":
         return _guard(lambda: _read_parquet(path, columns), path)
-    if head[:1] == b"\x80" or path.name.removesuffix(".gz").endswith((".pickle", ".pkl")):
+    if head[:1] == PICKLE_MARK or is_pickle_name(path.name):
         return _read_pickle(path, trust_pickle)
     if b"\0" in head:
         raise DataError(f"{path} is not a text file. Give a .tsv, .txt, .csv or .parquet log")
     return _guard(lambda: _read_text(path, columns), path)
+
+
+def is_pickle_name(name: str) -> bool:
+    """Tell whether a file's name is that of a pickle."""
+    return name.removesuffix(".gz").endswith((".pickle", ".pkl"))
+
+
+def separator_of(name: str) -> str:
+    """Return what separates the fields of a text file, which its name decides: a comma for .csv, else a TAB."""
+    return "," if name.lower().removesuffix(".gz").endswith(".csv") else "\t"
 
 
 def _guard(read: Callable[[], _Result], path: Path) -> _Result:
@@ -123,7 +136,7 @@ def _read_pickle(path: Path, trust_pickle: bool) -> Any:
 
 def _read_text(path: Path, columns: Columns) -> pa.Table:
     """Read a TAB or comma separated file."""
-    delimiter = "," if path.name.lower().removesuffix(".gz").endswith(".csv") else "\t"
+    delimiter = separator_of(path.name)
     header = _header(path, delimiter)
     need_columns(header, columns, str(path))
     try:

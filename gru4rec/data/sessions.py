@@ -5,7 +5,7 @@ Knows the ordering rules; knows nothing of files, batches or models.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Sessions:
         n_unknown_events: Events left out because their item is not in the vocabulary.
         n_unknown_items: Distinct items among those.
         n_lost_sessions: Sessions left out because none of their items is in the vocabulary.
+        item_support: Int64 (n_items,), events of each item, where that is known without counting.
     """
 
     item_idx: np.ndarray
@@ -37,6 +38,7 @@ class Sessions:
     n_unknown_events: int = 0
     n_unknown_items: int = 0
     n_lost_sessions: int = 0
+    item_support: np.ndarray | None = None
 
     @classmethod
     def from_log(cls, log: EventLog, vocabulary: Vocabulary | None = None) -> Sessions:
@@ -56,10 +58,7 @@ class Sessions:
             item_idx = vocabulary.encode(log.items.item_ids)[log.item_code]
         known = item_idx >= 0
         if not known.any():
-            raise DataError(
-                f"none of the {log.items.n_items} items of {log.source} is known to the model. "
-                "Use a log of the shop that the model was trained on, and the same item column"
-            )
+            raise _nothing_known(log.items, log.source)
         session_code, time, item_idx = (column[known] for column in (log.session_code, log.time, item_idx))
         item_idx, offsets, start_time = _order(session_code, time, item_idx)
         return cls(
@@ -71,6 +70,48 @@ class Sessions:
             n_unknown_events=int(np.count_nonzero(~known)),
             n_unknown_items=len(np.unique(log.item_code[~known])),
             n_lost_sessions=log.n_sessions - len(start_time),
+        )
+
+    def with_vocabulary(self, vocabulary: Vocabulary) -> Sessions:
+        """Encode these sessions with another vocabulary, such as a model's; they stay in their order.
+
+        Events of items that it does not know are left out and counted, and so are sessions that have no others. A
+        session keeps the start time of its first event, left out or not: times of the others are not kept. So the
+        sessions are those that :meth:`from_log` makes of the log, in another order where a session's first event is
+        left out.
+
+        Args:
+            vocabulary: Items known to a model.
+
+        Returns:
+            New sessions; where the ids are numbered alike, ones that share their arrays with these.
+
+        Raises:
+            DataError: These sessions lack events that ``vocabulary`` may know, or none of their items is in it.
+        """
+        if self.items.same_as(vocabulary):
+            return replace(self, items=vocabulary)
+        if self.n_unknown_events:
+            raise DataError(
+                f"{self.source} was made for another model's items, and {self.n_unknown_events:,} events were left "
+                "out then. Give the log that it was made from"
+            )
+        new_idx_N = vocabulary.encode(self.items.item_ids)
+        item_idx = new_idx_N[self.item_idx]
+        known = item_idx >= 0
+        if not known.any():
+            raise _nothing_known(self.items, self.source)
+        lengths = np.diff(np.r_[0, np.cumsum(known)][self.offsets])
+        left = lengths > 0
+        return Sessions(
+            item_idx=item_idx[known],
+            offsets=np.r_[0, np.cumsum(lengths[left])],
+            start_time=self.start_time[left],
+            items=vocabulary,
+            source=self.source,
+            n_unknown_events=int(np.count_nonzero(~known)),
+            n_unknown_items=int(np.count_nonzero((new_idx_N < 0) & (self.support() > 0))),
+            n_lost_sessions=int(np.count_nonzero(~left)),
         )
 
     @property
@@ -99,8 +140,25 @@ class Sessions:
         return int(np.count_nonzero(self.lengths == 1))
 
     def support(self) -> np.ndarray:
-        """Return int64 (n_items,), the number of events of each item."""
+        """Return int64 (n_items,), the number of events of each item; the caller's own array."""
+        if self.item_support is not None:
+            return self.item_support.copy()
         return np.bincount(self.item_idx, minlength=self.items.n_items)
+
+    def items_at(self, position: np.ndarray) -> np.ndarray:
+        """Return the item index of events, int32 of the shape of ``position``; a look-up that is safe to index with.
+
+        Raises:
+            DataError: An index is outside the vocabulary, as in a session map whose file was damaged: kernels that
+                used it would write beyond their arrays.
+        """
+        found: np.ndarray = self.item_idx[position]
+        if found.size and not 0 <= found.min() <= found.max() < self.items.n_items:
+            raise DataError(
+                f"{self.source} holds an item index outside its {self.items.n_items:,} items: its file is damaged. "
+                "Make the session map again; in a cache, delete it"
+            )
+        return found
 
     def check_predictable(self) -> None:
         """Make sure that there is something to predict.
@@ -123,6 +181,13 @@ class Sessions:
         if self.n_single_event_sessions:
             parts.append(f"{self.n_single_event_sessions:,} sessions of one event give no prediction")
         return "; ".join(parts)
+
+
+def _nothing_known(items: Vocabulary, source: str) -> DataError:
+    return DataError(
+        f"none of the {items.n_items} items of {source} is known to the model. "
+        "Use a log of the shop that the model was trained on, and the same item column"
+    )
 
 
 def _order(

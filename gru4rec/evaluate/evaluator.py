@@ -127,7 +127,7 @@ def evaluate(
         raise ConfigError(f"block_items={block_items} scores nothing. Give 1 or more")
     counts = np.zeros((3, sessions.n_events), dtype=np.int64)
     for state, position in _states_to_rank(scorer, SessionDataIterator(sessions, batch_size=batch_size)):
-        counts[:, position + 1] = _count(scorer, state, sessions.item_idx[position + 1], block_items)
+        counts[:, position + 1] = _count(scorer, state, sessions.items_at(position + 1), block_items)
         if on_step is not None:
             on_step(len(position))
     is_target = np.ones(sessions.n_events, dtype=bool)

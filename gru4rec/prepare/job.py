@@ -11,12 +11,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gru4rec.data.session_cache import cached_sessions, check_cache
 from gru4rec.errors import ConfigError, DataError
 from gru4rec.prepare.account import Published, compared, counts, listed, summary
 from gru4rec.prepare.layout import RawLayout
+from gru4rec.prepare.mapped import as_sessions
 from gru4rec.prepare.raw import read_raw
 from gru4rec.prepare.split import Split, SplitRule, split_windows
 from gru4rec.prepare.steps import SessionEvents, filtered, sessions_of, without_repeats
@@ -64,6 +67,7 @@ def prepare(
     force: bool = False,
     recipe: str | None = None,
     published: Sequence[Published] = (),
+    cache: Path | None = None,
     stage: Stage = lambda name, n_rows: nullcontext(lambda n_done: None),
 ) -> dict[str, Any]:
     """Turn a raw log into training and test logs.
@@ -77,6 +81,8 @@ def prepare(
         force: Replace a folder of prepared logs.
         recipe: Name of the recipe, for the account.
         published: Counts to compare with.
+        cache: Keep the sessions of train_full and train_tr in this cache of session maps, so that training on the
+            files that were written starts at once.
         stage: Shows progress.
 
     Returns:
@@ -88,6 +94,8 @@ def prepare(
     """
     started = time.perf_counter()
     check_free(folder, replace=force, inputs=list(paths))
+    if cache is not None:
+        check_cache(cache)
     with stage("reading", None) as on_rows:
         raw = read_raw(paths, preparation.layout, on_rows=on_rows)
     account: dict[str, Any] = {
@@ -106,16 +114,16 @@ def prepare(
         events = _filtered(events, preparation, account)
     account["time_unit"] = ids.clock.unit if not ids.clock.from_text else "s"
     account["log"] = counts(events, ids.clock)
-    with new_folder(folder, replace=force, inputs=list(paths)) as partial:
+    with new_folder(folder, replace=force, inputs=list(paths)) as unfinished:
         account["windows"] = []
         for number, split in enumerate(split_windows(events, ids.clock, preparation.split), 1):
-            inner = partial / f"window_{number}" if preparation.split.n_windows > 1 else partial
-            inner.mkdir(exist_ok=True)
-            account["windows"].append(_write_split(split, inner, ids, tsv=tsv, stage=stage))
+            name = f"window_{number}" if preparation.split.n_windows > 1 else ""
+            (unfinished / name).mkdir(exist_ok=True)
+            account["windows"].append(_write_split(split, unfinished / name, ids, tsv=tsv, cache=cache, stage=stage))
         account["published"] = compared(account["windows"][0]["parts"], published)
         account["seconds"] = round(time.perf_counter() - started, 1)
-        (partial / STATS).write_text(json.dumps(account, indent=1) + "\n", encoding="utf-8")
-        (partial / SUMMARY).write_text(summary(account), encoding="utf-8")
+        (unfinished / STATS).write_text(json.dumps(account, indent=1) + "\n", encoding="utf-8")
+        (unfinished / SUMMARY).write_text(summary(account), encoding="utf-8")
     return account
 
 
@@ -152,18 +160,23 @@ def _filtered(events: SessionEvents, preparation: Preparation, account: dict[str
     return events
 
 
-def _write_split(split: Split, folder: Path, ids: Ids, *, tsv: bool, stage: Stage) -> dict[str, Any]:
-    suffix = ".tsv" if tsv else ".parquet"
+def _write_split(
+    split: Split, folder: Path, ids: Ids, *, tsv: bool, cache: Path | None, stage: Stage
+) -> dict[str, Any]:
+    paths = {name: folder / f"{name}{'.tsv' if tsv else '.parquet'}" for name in split.parts}
     with (
         stage("writing", sum(part.n_events for part in split.parts.values())) as on_rows,
         ThreadPoolExecutor(2) as pool,
     ):
         written = [
-            pool.submit(write_part, part, folder / f"{name}{suffix}", ids, on_rows=on_rows)
-            for name, part in split.parts.items()
+            pool.submit(write_part, part, paths[name], ids, on_rows=on_rows) for name, part in split.parts.items()
         ]
-        for part in written:
-            part.result()
+        for part_written in written:
+            part_written.result()
+    for name in ("train_full", "train_tr") if cache is not None else ():
+        with stage(f"caching {name}", None):
+            make = partial(as_sessions, split.parts[name], ids, str(paths[name]))
+            cached_sessions(paths[name], cache=cache, make=make)
     return {
         "test_from": split.cut,
         "valid_from": split.valid_cut,

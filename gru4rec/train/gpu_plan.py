@@ -79,14 +79,14 @@ class ChunkPlan:
         Returns:
             How many steps were laid out.
         """
-        schedule, item_idx = batches.schedule, np.asarray(batches.sessions.item_idx)
+        schedule, items_at = batches.schedule, batches.sessions.items_at
         start = int(ends_T[first - 1]) if first else 0
         ends = ends_T[first : min(first + self.n_steps, batches.n_steps)]
         n_active, pairs = np.diff(ends, prepend=start), slice(start, int(ends[-1]))
         position = schedule.position_P[pairs]
         place = np.repeat(np.arange(len(n_active)) * self._n_lanes, n_active) + schedule.lane_P[pairs]
         lanes = np.empty((4, len(place)), dtype=np.int32)
-        lanes[:] = place, item_idx[position], item_idx[position + 1], ~schedule.resets_P[pairs]
+        lanes[:] = place, items_at(position), items_at(position + 1), ~schedule.resets_P[pairs]
         negatives = np.zeros((-(-len(n_active) // self._n_waiting) * self._n_waiting, self._n_sample), dtype=np.int32)
         if batches.negatives is not None:
             for negatives_S in negatives[: len(n_active)]:

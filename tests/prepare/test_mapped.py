@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gru4rec.cli.main import main
 from gru4rec.data.events import load_events
 from gru4rec.data.sessions import Sessions
 from gru4rec.prepare import mapped, write
@@ -66,3 +67,27 @@ def test_sessions_of_a_part_are_those_of_its_file(
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
     assert found.items.item_ids.equals(wanted.items.item_ids)
     assert found.report() == wanted.report()
+
+
+def test_prepare_fills_the_cache_that_training_opens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw_log("text", seed=5).to_csv(tmp_path / "raw.csv", index=False)
+    cache, out = str(tmp_path / "cache"), tmp_path / "out"
+    keys = ["--user_key", "who", "--item_key", "item", "--time_key", "when", "--test_fraction", "0.2"]
+    assert main(["prepare", str(tmp_path / "raw.csv"), "-o", str(out), "--cache", cache, "--quiet", *keys]) == 0
+    for name in ("train_full", "train_tr"):
+        argv = ["train", str(out / f"{name}.parquet"), "--n_epochs", "1", "--layers", "4"]
+        assert main([*argv, "--cache", cache, "-o", str(tmp_path / "mapped.gru4rec")]) == 0
+        assert "mapped from the cache" in capsys.readouterr().err
+        assert main([*argv, "-o", str(tmp_path / "read.gru4rec")]) == 0
+        assert "mapped from the cache" not in capsys.readouterr().err
+        assert (tmp_path / "mapped.gru4rec").read_bytes() == (tmp_path / "read.gru4rec").read_bytes()
+
+
+def test_a_cache_that_cannot_be_written_is_found_before_the_log_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cache").write_text("")
+    argv = ["prepare", str(tmp_path / "raw.csv"), "-o", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    (tmp_path / "raw.csv").write_text("no log at all")
+    assert main(argv) == 2
+    assert "cannot write to the cache " in capsys.readouterr().err

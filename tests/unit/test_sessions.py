@@ -15,6 +15,7 @@ from conftest import make_sessions
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gru4rec.data.batches import SessionDataIterator
 from gru4rec.data.events import load_events
 from gru4rec.data.sessions import Sessions
 from gru4rec.data.vocabulary import Vocabulary
@@ -253,3 +254,10 @@ def compare(sessions: Sessions, expected: Expected) -> None:
     assert sessions.n_targets == sum(len(listed) - 1 for listed in expected.lists)
     flat = [item for listed in expected.lists for item in listed]
     assert sessions.support().tolist() == [flat.count(item) for item in expected.items]
+
+
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_index_outside_the_vocabulary_is_refused_before_it_is_used(wrong: int) -> None:
+    sessions = make_sessions([[0, 1, 2], [2, wrong, 0]], n_items=3)
+    with pytest.raises(DataError, match="holds an item index outside its 3 items: its file is damaged"):
+        list(SessionDataIterator(sessions, batch_size=2))
