@@ -1,6 +1,6 @@
 """Begin to train on a log that is in the cache, and stop: how long that takes, and how much of the events it reads.
 
-``python -m benchmarks.first_step LOG CACHE`` prints JSON. The first call puts the log into the cache.
+``python -m benchmarks.first_step LOG CACHE`` prints JSON; ``gru4rec prepare --cache CACHE`` has put the log there.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def main() -> None:
         f"Preparing a raw log, {os.cpu_count()} cores",
         "Whole processes in turn: medians of runs, and the median of their ratios. Sessions are cut at an hour, "
         "repeats dropped, sessions of 2 and items of 5 filtered to a fixpoint, the last day split off twice, four "
-        "Parquet files written; pandas writes the same rows. Then train_full is in the cache, and a new process begins "
+        "Parquet files written; pandas writes the same rows. Then, with train_full in the cache, a new process begins "
         "to train on it: the time to its first reported steps, and how much of the events it has read by then.",
         _COLUMNS,
         rows,
@@ -130,6 +130,8 @@ def _measure(raw: Path, n_events: int, n_runs: int) -> Row:
             "pandas_peak_gb": max(run.peak_gb for run in pandas),
             "x_pandas": statistics.median(ratios),
         }
+    shutil.rmtree(out)
+    _process("prepare_process", str(raw), "-o", str(out), "--quiet", "--cache", str(cache), *keys)
     row |= _first_step(out / "train_full.parquet", cache)
     shutil.rmtree(cache)
     return row
@@ -150,10 +152,9 @@ def _check_same(ours: Path, pandas: Path) -> None:
 
 
 def _first_step(log: Path, cache: Path) -> Row:
-    """Put a log into the cache, and then, in a process of its own, begin to train on it."""
-    first_step = [sys.executable, "-m", "benchmarks.first_step", str(log), str(cache)]
-    subprocess.run(first_step, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    done = subprocess.run(first_step, cwd=ROOT, check=True, capture_output=True, text=True)
+    """Begin to train on a log that is in the cache, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.first_step", str(log), str(cache)]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

@@ -122,3 +122,18 @@ def test_stopwatch_counts_a_part_inside_another_once(monkeypatch: pytest.MonkeyP
 
 def test_no_script_hides_a_module_of_the_standard_library() -> None:
     assert not {path.stem for path in BENCHMARKS.glob("*.py")} & sys.stdlib_module_names
+
+
+def test_prepare_times_compares_with_pandas_and_starts_to_train(tmp_path: Path) -> None:
+    """The comparison of what both wrote is part of the script: it ends with an error where a row differs."""
+    output = run("prepare_times.py", "--events", "60000", "--runs", "1", "--out", str(tmp_path))
+    assert "Preparing a raw log" in output
+    found = read(tmp_path)
+    assert [row["ids"] for row in found["rows"]] == ["integers", "texts"]
+    for row in found["rows"]:
+        assert row["x_pandas"] == pytest.approx(row["pandas_s"] / row["seconds"])
+        assert row["events_per_s"] == pytest.approx(60_000 / row["seconds"])
+        assert 0 < row["peak_gb"] < 4
+        assert row["first_step_s"] > row["open_s"] > 0
+    (markdown,) = tmp_path.glob("*.md")
+    assert "`python benchmarks/prepare_times.py --events 60000 --runs 1`" in markdown.read_text()
