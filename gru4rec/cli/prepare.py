@@ -49,7 +49,9 @@ def _add_column_flags(group: Any) -> None:
     group.add_argument("--time_unit", choices=("auto", "s", "ms", "us", "ns"), help="of numbers (auto: by their size)")
     group.add_argument("--header", metavar="A,B,C", help="names of the columns, for files without a header")
     group.add_argument("--separator", metavar="C", help="between fields; TAB for a TAB (found in the first line)")
-    group.add_argument("--keep", metavar="COLUMN=VALUES", help="rows that count, such as event=view,detail (all)")
+    group.add_argument(
+        "--keep", metavar="COLUMN=VALUES", help="rows that count, such as event=view,detail or event=* (all)"
+    )
     group.add_argument(
         "--keep-after-cut", metavar="COLUMN=VALUES", help="likewise, but other rows still show that a visitor was there"
     )
@@ -123,7 +125,8 @@ def _by_recipe(args: argparse.Namespace) -> tuple[list[Path], Preparation, Any]:
 
     given = [name for name in _DECIDED_BY_RECIPE if getattr(args, name) is not None]
     if given:
-        raise ConfigError(f"--recipe decides --{given[0]} itself. Leave one of the two out")
+        flag = {"keep_after_cut": "keep-after-cut"}.get(given[0], given[0])
+        raise ConfigError(f"--recipe decides --{flag} itself. Leave one of the two out")
     if len(args.raw) != 1:
         raise ConfigError(f"--recipe takes the folder of the raw files, and {len(args.raw)} paths were given. Give one")
     chosen = recipe(args.recipe)

@@ -15,7 +15,7 @@ REASONS = {
     "no_user": "without a user id",
     "no_item": "without an item id",
     "no_time": "without a time",
-    "only_for_the_cut": "of another kind, read to cut sessions (--keep-after-cut)",
+    "only_for_the_cut": "of another kind or without an item, read to cut sessions (--keep-after-cut)",
     "repeat": "repeat the item just before",
     "short_session": "in sessions that are too short",
     "rare_item": "of items with too few events",

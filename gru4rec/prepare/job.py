@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gru4rec.data.session_cache import cached_sessions, check_cache
 from gru4rec.errors import ConfigError, DataError
 from gru4rec.prepare.account import Published, compared, counts, listed, summary
@@ -105,7 +107,7 @@ def prepare(
         "rows": raw.n_rows,
         "dropped": dict(raw.dropped),
     }
-    ids = Ids(raw.group_ids if preparation.gap_s is None else None, raw.item_ids, raw.clock)
+    ids = Ids.of(raw, sessions_are_cut=preparation.gap_s is not None)
     with stage("sessions", None):
         gap = None if preparation.gap_s is None else raw.clock.ticks(preparation.gap_s, "--gap")
         n_usable, events = len(raw.time), sessions_of(raw, gap=gap)
@@ -178,8 +180,8 @@ def _write_split(
             make = partial(as_sessions, split.parts[name], ids, str(paths[name]))
             cached_sessions(paths[name], cache=cache, make=make)
     return {
-        "test_from": split.cut,
-        "valid_from": split.valid_cut,
+        "test_from": ids.written(np.asarray(split.cut)).item(),
+        "valid_from": ids.written(np.asarray(split.valid_cut)).item(),
         "parts": {name: counts(part, ids.clock) for name, part in split.parts.items()},
         "dropped": {reason: count for reason, count in split.dropped.items() if count},
         "dropped_inside": {reason: count for reason, count in split.dropped_inside.items() if count},

@@ -16,11 +16,11 @@ TIME_UNITS: tuple[TimeUnit, ...] = ("auto", "s", "ms", "us", "ns")
 
 @dataclass(frozen=True)
 class Condition:
-    """Rows whose column holds one of these values, such as ``event=view``.
+    """Rows whose column holds one of these values, such as ``event=view``; or any value, ``event=*``.
 
     Attributes:
         column: Name of the column.
-        values: Texts, compared as they stand in the file.
+        values: Texts, compared as they stand in the file; none of them: any text but an empty one will do.
     """
 
     column: str
@@ -28,7 +28,7 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> Condition:
-        """Read ``COLUMN=VALUE`` or ``COLUMN=VALUE,VALUE``.
+        """Read ``COLUMN=VALUE``, ``COLUMN=VALUE,VALUE`` or ``COLUMN=*``.
 
         Raises:
             ConfigError: It is not of that form.
@@ -39,11 +39,8 @@ class Condition:
         """
         column, equals, values = text.partition("=")
         if not column or not equals or not values:
-            raise ConfigError(f"{text!r} is no condition. Give COLUMN=VALUE, or COLUMN=VALUE,VALUE")
-        return cls(column, tuple(values.split(",")))
-
-    def __str__(self) -> str:
-        return f"{self.column}={','.join(self.values)}"
+            raise ConfigError(f"{text!r} is no condition. Give COLUMN=VALUE, COLUMN=VALUE,VALUE or COLUMN=*")
+        return cls(column, () if values == "*" else tuple(values.split(",")))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import pyarrow as pa
 from gru4rec.data.sessions import Sessions
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.prepare.steps import SessionEvents
-from gru4rec.prepare.write import Ids, written_times
+from gru4rec.prepare.write import Ids
 
 _BLOCK = 1 << 20
 
@@ -42,7 +42,7 @@ def as_sessions(events: SessionEvents, ids: Ids, source: str) -> Sessions:
     return Sessions(
         item_idx=item_idx,
         offsets=offsets,
-        start_time=written_times(events, ids)(events.start[order]),
+        start_time=ids.written(events.start[order]),
         items=Vocabulary(_plain_text(ids.item_ids.take(pa.array(items)))),
         source=source,
     )

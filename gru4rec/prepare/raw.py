@@ -45,7 +45,8 @@ class RawEvents:
         group: Int32 (n,), code of each row's session or user; codes follow the order of ids.
         item: Int32 (n,), code of its item; codes follow the order of ids.
         time: Int64 or float64 (n,), ticks of ``clock``.
-        counts_after_cut: Bool (n,), False for rows that only say that a visitor was there; None where all count.
+        counts_after_cut: Bool (n,), False for rows that only say that a visitor was there, whose item means nothing;
+            None where all count.
         group_ids: The ids of the groups, int64 or text, ascending.
         item_ids: Likewise of the items.
         clock: What the ticks mean.
@@ -178,8 +179,9 @@ class _Columns:
         usable = pl.repeat(True, batch.height, eager=True) if self.layout.keep is None else batch["counts"]
         self._count("other_event", batch.height - int(usable.sum()))
         has_item = batch["item"].is_not_null()
-        if self.layout.keep_after_cut is not None:  # the other rows need none
-            has_item |= ~batch["counts_after_cut"]
+        if self.layout.keep_after_cut is not None:  # without an item a row still shows that a visitor was there
+            batch = batch.with_columns(counts_after_cut=batch["counts_after_cut"] & has_item)
+            has_item = pl.repeat(True, batch.height, eager=True)
         has_time = batch["time"].is_not_null()
         if self.layout.date_key is not None:
             has_time &= batch["date"].is_not_null()
@@ -188,10 +190,14 @@ class _Columns:
             self._count(reason, int((usable & ~holds).sum()))
             usable &= holds
         kept = batch if usable.all() else batch.filter(usable)
+        if not kept.height:
+            return
+        kept = kept.with_columns(
+            item=kept["item"].fill_null(kept["item"].min() or 0)
+        )  # any will do where a row has none
         for name in ("group", "item", "time", "counts_after_cut", "date"):
             if name in kept.columns:
-                column = kept[name].fill_null(kept[name].min())  # an item that a row for the cut alone lacks
-                self.pieces.setdefault(name, []).append(column.to_numpy())
+                self.pieces.setdefault(name, []).append(kept[name].to_numpy())
 
     def _count(self, reason: str, n_rows: int) -> None:
         if n_rows:
@@ -222,6 +228,8 @@ class _Columns:
         if self.kinds[name] == "integer":
             return _dense(pieces)
         rank, ids = _in_order(self._categories[name].to_series(), key, source)
+        if not len(ids):  # no row counts, and those that only cut have no item
+            return np.zeros(sum(map(len, pieces)), dtype=np.int32), ids
         return np.concatenate([rank[piece] for piece in pieces]), ids
 
     def _joined(self, name: str) -> np.ndarray:
@@ -237,7 +245,8 @@ def _batches(frame: pl.LazyFrame, path: Path) -> Iterator[pl.DataFrame]:
 def _holds(condition: Condition) -> pl.Expr:
     import polars as pl
 
-    return pl.col(condition.column).is_in(list(condition.values)).fill_null(False)
+    column = pl.col(condition.column)
+    return column.is_in(list(condition.values)).fill_null(False) if condition.values else column.is_not_null()
 
 
 def _counted(name: str, condition: Condition | None) -> pl.Expr:

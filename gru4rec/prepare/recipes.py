@@ -135,7 +135,7 @@ RECIPES: dict[str, Recipe] = {
                 time_key="server_timestamp_epoch_ms",
                 separator=",",
                 time_unit="ms",
-                keep=Condition("event_type", ("event_product",)),
+                keep=Condition("product_action", ()),
                 keep_after_cut=Condition("product_action", ("detail",)),
             ),
             split=_last_days(1),

@@ -86,8 +86,6 @@ def worded(path: Path) -> Iterator[None]:
 
 def _scan(path: Path, layout: RawLayout) -> pl.LazyFrame:
     head = _head(path)
-    if not head:
-        raise DataError(f"{path} is empty. Leave it out, or export it again")
     if head[:4] == b"PAR1":
         return _scan_parquet(path, layout)
     if b"\0" in head:
@@ -105,12 +103,15 @@ def _head(path: Path) -> bytes:
         with open(path, "rb") as file:
             packing = _PACKED.get(file.read(2))
         with pa.input_stream(str(path), compression=packing) as stream:
-            return bytes(stream.read(1 << 16))
+            head = bytes(stream.read(1 << 16))
     except PermissionError:
         raise DataError(f"no permission to read {path}. Change its mode, or copy it") from None
     except (OSError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"cannot read {path}: {reason}. Copy or export it again") from None
+    if not head.strip():
+        raise DataError(f"{path} is empty. Leave it out, or export it again")
+    return head
 
 
 def _scan_text(path: Path, layout: RawLayout, head: bytes) -> pl.LazyFrame:

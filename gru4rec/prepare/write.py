@@ -16,6 +16,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as papq
 
 from gru4rec.errors import DataError
+from gru4rec.prepare.raw import RawEvents
 from gru4rec.prepare.steps import SessionEvents
 from gru4rec.prepare.times import TICKS_PER_S, Clock
 
@@ -32,11 +33,25 @@ class Ids:
         session_ids: The log's own session ids by code; None where sessions were cut, and are numbered.
         item_ids: Item ids by code.
         clock: What ticks mean.
+        whole_seconds: Whether ISO times have no fractions of a second anywhere in the log.
     """
 
     session_ids: pa.Array | None
     item_ids: pa.Array
     clock: Clock
+    whole_seconds: bool = True
+
+    @classmethod
+    def of(cls, raw: RawEvents, *, sessions_are_cut: bool) -> Ids:
+        """Take what writing needs of a raw log."""
+        whole = not raw.clock.from_text or not np.any(raw.time % TICKS_PER_S["us"])
+        return cls(None if sessions_are_cut else raw.group_ids, raw.item_ids, raw.clock, whole)
+
+    def written(self, ticks: np.ndarray) -> np.ndarray:
+        """Return what stands in the files for ticks: seconds for ISO text, else the log's own numbers."""
+        if not self.clock.from_text:
+            return ticks
+        return ticks // TICKS_PER_S["us"] if self.whole_seconds else ticks / TICKS_PER_S["us"]
 
 
 @contextlib.contextmanager
@@ -130,7 +145,7 @@ def _chain(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 def _tables(events: SessionEvents, ids: Ids) -> Iterator[pa.Table]:
     """Turn codes into ids, a million rows at a time."""
-    written, start = written_times(events, ids), 0
+    start = 0
     while start < events.n_sessions:
         enough = events.offsets[start] + _ROWS_AT_ONCE
         stop = max(start + 1, int(np.searchsorted(events.offsets, enough, side="right")) - 1)
@@ -142,20 +157,10 @@ def _tables(events: SessionEvents, ids: Ids) -> Iterator[pa.Table]:
                 if ids.session_ids is None
                 else _take(ids.session_ids, session),
                 "ItemId": _take(ids.item_ids, events.item[rows]),
-                "Time": written(events.time[rows]),
+                "Time": ids.written(events.time[rows]),
             }
         )
         start = stop
-
-
-def written_times(events: SessionEvents, ids: Ids) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what turns ticks of a part into its time column: integers throughout, or floats throughout."""
-    if not ids.clock.from_text:
-        return lambda ticks: ticks
-    us_per_s = TICKS_PER_S[ids.clock.unit or "us"]
-    if np.any(events.time % us_per_s):
-        return lambda ticks: ticks / us_per_s
-    return lambda ticks: ticks // us_per_s
 
 
 def _take(ids: pa.Array, codes: np.ndarray) -> pa.Array:
@@ -171,5 +176,11 @@ def _parquet_writer(path: Path, schema: pa.Schema) -> Any:
     return papq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["ItemId"], column_encoding=delta)
 
 
-def _tsv_writer(path: Path, schema: pa.Schema) -> Any:
-    return pacsv.CSVWriter(path, schema, write_options=pacsv.WriteOptions(delimiter="\t", quoting_style="needed"))
+@contextlib.contextmanager
+def _tsv_writer(path: Path, schema: pa.Schema) -> Iterator[Any]:
+    """Write fields unquoted where they can be; Arrow itself would always quote the header."""
+    options = pacsv.WriteOptions(include_header=False, delimiter="\t", quoting_style="needed")
+    with open(path, "wb") as file:
+        file.write("\t".join(schema.names).encode() + b"\n")
+        with pacsv.CSVWriter(file, schema, write_options=options) as writer:
+            yield writer

@@ -55,7 +55,7 @@ def test_sessions_of_a_part_are_those_of_its_file(
     monkeypatch.setattr(write, "_ROWS_AT_ONCE", 100)
     raw_log(kind, seed=4).to_csv(tmp_path / "raw.csv", index=False)
     raw = read_raw([tmp_path / "raw.csv"], RawLayout(user_key="who", item_key="item", time_key="when"))
-    ids = Ids(raw.group_ids if gap is None else None, raw.item_ids, raw.clock)
+    ids = Ids.of(raw, sessions_are_cut=gap is not None)
     ticks = None if gap is None else raw.clock.ticks(gap, "gap")
     events = sessions_of(raw, gap=ticks)
     events = events.keep_events(events.item != events.item[5])  # codes that do not occur, and empty sessions gone

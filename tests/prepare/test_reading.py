@@ -273,6 +273,20 @@ def test_keep_takes_events_of_one_kind(tmp_path: Path, expected: dict[str, pa.Ta
     assert account["dropped"]["other_event"] == 600
 
 
+def test_keep_skips_a_file_that_has_no_such_event(tmp_path: Path, expected: dict[str, pa.Table]) -> None:
+    views = written(a_log().assign(event="view"), tmp_path, "csv")
+    carts = written(a_log(seed=5)[:300].assign(event="cart"), tmp_path, "tsv")
+    account = prepare([carts, views, carts], tmp_path / "out", "--keep", "event=view")
+    assert parts(tmp_path / "out") == expected
+    assert account["dropped"]["other_event"] == 300
+
+
+def test_keep_any_value_takes_rows_that_have_one(tmp_path: Path, expected: dict[str, pa.Table]) -> None:
+    mixed = pd.concat([a_log().assign(event="a b"), a_log(seed=5).assign(event="")]).sort_values("time", kind="stable")
+    prepare(written(mixed, tmp_path, "csv"), tmp_path / "out", "--keep", "event=*")
+    assert parts(tmp_path / "out") == expected
+
+
 def test_keep_after_cut_lets_other_events_bridge_a_pause(tmp_path: Path) -> None:
     rows = []
     for day in range(6):

@@ -63,6 +63,8 @@ FLAGS = [
     (["--keep", "event"], "'event' is no condition. Give COLUMN=VALUE"),
     (["--keep", "=view"], "'=view' is no condition"),
     (["--keep", "event=view"], "no column 'event' in "),
+    (["--keep", "item=9"], "no row of "),
+    (["--keep-after-cut", "item=9"], "nothing is left of 216 rows (216 of another kind or without an item"),
     (["--keep-after-cut", "event=view", "--gap", "none"], "--keep-after-cut needs a cut: give --gap, or use --keep"),
     (["--session_key", "item"], "give one of --session_key and --user_key"),
     (["--separator", "::"], "separator '::' is not one character"),
