@@ -10,13 +10,14 @@ import sys
 from collections.abc import Sequence
 
 from gru4rec import __version__
-from gru4rec.cli import convert, demo, evaluate, prepare, recommend, simulate, train
+from gru4rec.cli import convert, demo, doctor, evaluate, prepare, recommend, simulate, train
 from gru4rec.cli.common import guarded
 
 _COMMANDS = {
     "demo": demo,
     "simulate": simulate,
     "prepare": prepare,
+    "doctor": doctor,
     "train": train,
     "evaluate": evaluate,
     "recommend": recommend,

@@ -18,7 +18,7 @@ from gru4rec.prepare.layout import TimeUnit
 TICKS_PER_S: dict[str, int] = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
-_EARLIEST_S, _LATEST_S = 631_152_000, 4_102_444_800  # 1990 to 2100: the ranges of the units do not touch
+EARLIEST_S, LATEST_S = 631_152_000, 4_102_444_800  # 1990 to 2100: the ranges of the units do not touch
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,15 @@ def clock_of(times: np.ndarray, time_unit: TimeUnit, source: str) -> Clock:
     """
     if time_unit != "auto":
         return Clock(time_unit)
-    for unit, ticks in TICKS_PER_S.items():
-        if _fits(np.array([times.min(), times.max()]), ticks).all():
+    for unit in TICKS_PER_S:
+        if fits(np.array([times.min(), times.max()]), unit).all():
             return Clock(unit)
-    fits = {unit: _fits(times, ticks) for unit, ticks in TICKS_PER_S.items()}
-    counts = {unit: int(fit.sum()) for unit, fit in fits.items()}
+    like = {unit: fits(times, unit) for unit in TICKS_PER_S}
+    counts = {unit: int(is_like.sum()) for unit, is_like in like.items()}
     unit = max(counts, key=lambda name: counts[name])
     odd = next((other for other in counts if other != unit and counts[other]), None)
     if odd is not None:
-        row = int(np.argmax(fits[odd]))
+        row = int(np.argmax(like[odd]))
         raise DataError(
             f"{source} mixes units of time: {counts[unit]:,} rows look like {unit} since 1970 and {counts[odd]:,} like "
             f"{odd} (first: {times[row]} in row {row + 1}). Bring them to one unit, or say which it is with --time_unit"
@@ -87,8 +87,10 @@ def clock_of(times: np.ndarray, time_unit: TimeUnit, source: str) -> Clock:
     return Clock(unit if 2 * counts[unit] > len(times) else None)
 
 
-def _fits(times: np.ndarray, ticks_per_s: int) -> np.ndarray:
-    return cast(np.ndarray, (times >= _EARLIEST_S * ticks_per_s) & (times < _LATEST_S * ticks_per_s))
+def fits(times: np.ndarray, unit: str) -> np.ndarray:
+    """Return bool (n,): the time is of the years 1990 to 2100 in this unit."""
+    ticks = TICKS_PER_S[unit]
+    return cast(np.ndarray, (times >= EARLIEST_S * ticks) & (times < LATEST_S * ticks))
 
 
 def seconds_of(text: str) -> float:

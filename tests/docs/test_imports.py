@@ -23,6 +23,7 @@ LAYERS = [
     {"evaluate", "baselines"},
     {"serve"},
     {"api"},
+    {"doctor"},
     {"cli"},
 ]
 PLACE = {name: place for place, layer in enumerate(LAYERS) for name in layer}
