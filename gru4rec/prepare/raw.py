@@ -192,9 +192,8 @@ class _Columns:
         kept = batch if usable.all() else batch.filter(usable)
         if not kept.height:
             return
-        kept = kept.with_columns(
-            item=kept["item"].fill_null(kept["item"].min() or 0)
-        )  # any will do where a row has none
+        some_item = kept["item"].min() or 0  # for rows that need none
+        kept = kept.with_columns(item=kept["item"].fill_null(some_item))
         for name in ("group", "item", "time", "counts_after_cut", "date"):
             if name in kept.columns:
                 self.pieces.setdefault(name, []).append(kept[name].to_numpy())

@@ -79,10 +79,10 @@ def clock_of(times: np.ndarray, time_unit: TimeUnit, source: str) -> Clock:
     unit = max(counts, key=lambda name: counts[name])
     odd = next((other for other in counts if other != unit and counts[other]), None)
     if odd is not None:
-        row = int(np.argmax(like[odd]))
         raise DataError(
             f"{source} mixes units of time: {counts[unit]:,} rows look like {unit} since 1970 and {counts[odd]:,} like "
-            f"{odd} (first: {times[row]} in row {row + 1}). Bring them to one unit, or say which it is with --time_unit"
+            f"{odd} (the first is {times[np.argmax(like[odd])]}). "
+            "Bring them to one unit, or say which it is with --time_unit"
         )
     return Clock(unit if 2 * counts[unit] > len(times) else None)
 

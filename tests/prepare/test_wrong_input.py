@@ -101,7 +101,7 @@ ROWS = [
     ("0,1,1,1", "a row of "),
     (
         f"0,1,{START}000",
-        "mixes units of time: 215 rows look like s since 1970 and 1 like ms (first: 1599955200000 in row 100)",
+        "mixes units of time: 215 rows look like s since 1970 and 1 like ms (the first is 1599955200000)",
     ),
     ('0,"1\n2",1599955200', "an id in column 'item' of "),
 ]
