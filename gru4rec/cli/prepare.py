@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gru4rec.cli.common import add_cache_option, add_output_options, say
+from gru4rec.cli.common import add_output_options, say
 from gru4rec.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,59 +35,120 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace a folder that prepare wrote")
     parser.add_argument("--tsv", action="store_true", help="write TAB separated files instead of Parquet")
     parser.add_argument("--recipe", choices=_RECIPES, help="prepare a public log as the papers do; decides all else")
-    add_cache_option(parser)
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        default=os.environ.get("GRU4REC_CACHE"),
+        help="keep train_full and train_tr there too, as train --cache opens them ($GRU4REC_CACHE, else none)",
+    )
     add_output_options(parser)
     _add_column_flags(parser.add_argument_group("columns"))
     _add_session_flags(parser.add_argument_group("sessions"))
     _add_split_flags(parser.add_argument_group("split"))
 
 
+class _Once(argparse.Action):
+    """Take a flag once: a second one would silently replace the first."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option_string} was given twice. Give its values together, as COLUMN=VALUE,VALUE")
+        setattr(namespace, self.dest, values)
+
+
+def _add(group: Any, *flags: str, **options: Any) -> None:
+    """Add a flag, which may be written with underscores, as in the older programs, or with hyphens."""
+    group.add_argument(*flags, **options)
+    dest = flags[-1][2:].replace("-", "_")
+    for other in {f"--{dest}", f"--{dest.replace('_', '-')}"} - {*flags}:
+        group.add_argument(other, dest=dest, **{**options, "help": argparse.SUPPRESS})
+
+
+def _days(text: str) -> float:
+    """Read a number of days, or a duration such as 12h."""
+    from gru4rec.prepare.times import seconds_of
+
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return seconds_of(text) / 86_400
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _add_column_flags(group: Any) -> None:
-    group.add_argument("-sk", "--session_key", metavar="NAME", help="column of session ids (SessionId)")
-    group.add_argument("-uk", "--user_key", metavar="NAME", help="column of user ids, to cut sessions from")
-    group.add_argument("-ik", "--item_key", metavar="NAME", help="column of item ids (ItemId)")
-    group.add_argument("-tk", "--time_key", metavar="NAME", help="column of times, numbers or ISO text (Time)")
-    group.add_argument("--time_unit", choices=("auto", "s", "ms", "us", "ns"), help="of numbers (auto: by their size)")
-    group.add_argument("--header", metavar="A,B,C", help="names of the columns, for files without a header")
-    group.add_argument("--separator", metavar="C", help="between fields; TAB for a TAB (found in the first line)")
-    group.add_argument(
-        "--keep", metavar="COLUMN=VALUES", help="rows that count, such as event=view,detail or event=* (all)"
+    _add(group, "-sk", "--session_key", metavar="NAME", help="column of session ids (SessionId)")
+    _add(group, "-uk", "--user_key", metavar="NAME", help="column of user ids, to cut sessions from")
+    _add(group, "-ik", "--item_key", metavar="NAME", help="column of item ids (ItemId)")
+    _add(group, "-tk", "--time_key", metavar="NAME", help="column of times, numbers or ISO text (Time)")
+    _add(group, "--time_unit", choices=("auto", "s", "ms", "us", "ns"), help="of numbers (auto: by their size)")
+    _add(group, "--header", metavar="A,B,C", help="names of the columns, for files without a header")
+    _add(group, "--separator", metavar="C", help="between fields; TAB for a TAB (found in the first line)")
+    _add(
+        group,
+        "--keep",
+        metavar="COLUMN=VALUES",
+        action=_Once,
+        help="rows that count, such as event=view,detail or event=* (all)",
     )
-    group.add_argument(
-        "--keep-after-cut", metavar="COLUMN=VALUES", help="likewise, but other rows still show that a visitor was there"
+    _add(
+        group,
+        "--keep_after_cut",
+        metavar="COLUMN=VALUES",
+        action=_Once,
+        help="likewise, but other rows still show when a visitor was there",
     )
+    _add(group, "--missing", metavar="WORDS", help="words for a missing id or time, such as NA,null (an empty field)")
+    _add(group, "--date_key", metavar="NAME", help="column of dates that times, in ms, count from")
 
 
 def _add_session_flags(group: Any) -> None:
-    group.add_argument(
-        "--gap", metavar="T", help=f"a longer pause ends a session: 30m, 1h, none (with --user_key {_HOUR}, else none)"
+    _add(
+        group,
+        "--gap",
+        metavar="T",
+        help=f"a longer pause ends a session: 30m, 1h, none (with --user_key {_HOUR}, else none)",
     )
-    group.add_argument("--keep_repeats", action="store_true", default=None, help="keep repeats of the item just before")
-    group.add_argument("--min_session_length", metavar="N", type=int, help="events a session must have (2)")
-    group.add_argument("--min_item_support", metavar="N", type=int, help="events an item must have (5)")
-    group.add_argument(
-        "--one_pass", action="store_true", default=None, help="filter once, not until nothing changes any more"
-    )
+    _add(group, "--keep_repeats", action="store_true", default=None, help="keep repeats of the item just before")
+    _add(group, "--min_session_length", metavar="N", type=int, help="events a session must have (2)")
+    _add(group, "--min_item_support", metavar="N", type=int, help="events an item must have (5)")
+    _add(group, "--one_pass", action="store_true", default=None, help="filter once, not until nothing changes any more")
 
 
 def _add_split_flags(group: Any) -> None:
-    group.add_argument("--test_days", metavar="X", type=float, help="days at the end that are the test (1)")
-    group.add_argument("--test_from", metavar="DATE", help="begin of the test, such as 2014-09-29 (UTC)")
-    group.add_argument(
-        "--test_fraction", metavar="F", type=float, help="share of sessions that are the test, such as 0.1"
+    _add(
+        group,
+        "--test_days",
+        metavar="X",
+        type=_days,
+        help="length of the test period, at the end; validation is as long, before it: days, or 12h (1)",
     )
-    group.add_argument("--split_by", choices=("start", "end"), help="which event decides a session's side (start)")
-    group.add_argument("--cold_items", choices=("drop", "keep"), help="test events of items not in training (drop)")
-    group.add_argument(
-        "--windows", metavar="N", type=int, help="test periods, back to back, each with its training (1)"
+    _add(group, "--test_from", metavar="DATE", help="begin of the test, such as 2014-09-29 (UTC)")
+    _add(
+        group,
+        "--test_fraction",
+        metavar="F",
+        type=float,
+        help="share of sessions that are the test, such as 0.1, and of the others that are validation",
     )
-    group.add_argument("--train_days", metavar="X", type=float, help="days of training before the test (all)")
+    _add(group, "--split_by", choices=("start", "end"), help="which event decides a session's side (start)")
+    _add(group, "--cold_items", choices=("drop", "keep"), help="test events of items not in training (drop)")
+    _add(
+        group,
+        "--windows",
+        metavar="N",
+        type=int,
+        help="test periods of --test_days, back to back, each with its training (1)",
+    )
+    _add(group, "--train_days", metavar="X", type=_days, help="days of training before the test (all)")
 
 
 _DECIDED_BY_RECIPE = (
-    "session_key", "user_key", "item_key", "time_key", "time_unit", "header", "separator", "keep", "keep_after_cut",
-    "gap", "keep_repeats", "min_session_length", "min_item_support", "one_pass", "test_days", "test_from",
-    "test_fraction", "split_by", "cold_items", "windows", "train_days",
+    "session_key", "user_key", "item_key", "time_key", "date_key", "time_unit", "header", "separator", "missing",
+    "keep", "keep_after_cut", "gap", "keep_repeats", "min_session_length", "min_item_support", "one_pass", "test_days",
+    "test_from", "test_fraction", "split_by", "cold_items", "windows", "train_days",
 )  # fmt: skip
 
 
@@ -114,6 +176,9 @@ def run(args: argparse.Namespace) -> int:
         cache=Path(args.cache) if args.cache else None,
         stage=lambda name, n_rows: _stage(args, name, n_rows),
     )
+    if args.json:  # the summary has them
+        for caution in account["cautions"]:
+            say(args, f"caution: {caution}")
     say(args, f"wrote {args.output} in {account['seconds']:.1f}s")
     sys.stdout.write(f"{json.dumps(account)}\n" if args.json else summary(account))
     return 0
@@ -125,8 +190,7 @@ def _by_recipe(args: argparse.Namespace) -> tuple[list[Path], Preparation, Any]:
 
     given = [name for name in _DECIDED_BY_RECIPE if getattr(args, name) is not None]
     if given:
-        flag = {"keep_after_cut": "keep-after-cut"}.get(given[0], given[0])
-        raise ConfigError(f"--recipe decides --{flag} itself. Leave one of the two out")
+        raise ConfigError(f"--recipe decides --{given[0]} itself. Leave one of the two out")
     if len(args.raw) != 1:
         raise ConfigError(f"--recipe takes the folder of the raw files, and {len(args.raw)} paths were given. Give one")
     chosen = recipe(args.recipe)
@@ -153,6 +217,8 @@ def preparation_of(args: argparse.Namespace) -> Preparation:
         header=tuple(given["header"].split(",")) if "header" in given else None,
         separator={"TAB": "\t", "\\t": "\t"}.get(args.separator, args.separator),
         time_unit=given.get("time_unit", "auto"),
+        date_key=args.date_key,
+        missing=tuple(given["missing"].split(",")) if "missing" in given else (),
         keep=Condition.parse(args.keep) if args.keep else None,
         keep_after_cut=Condition.parse(args.keep_after_cut) if args.keep_after_cut else None,
     )

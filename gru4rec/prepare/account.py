@@ -6,27 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gru4rec.prepare.reasons import REASONS
 from gru4rec.prepare.steps import SessionEvents
 from gru4rec.prepare.times import Clock
-
-REASONS = {
-    "other_event": "of another kind (--keep)",
-    "no_session": "without a session id",
-    "no_user": "without a user id",
-    "no_item": "without an item id",
-    "no_time": "without a time",
-    "only_for_the_cut": "of another kind or without an item, read to cut sessions (--keep-after-cut)",
-    "repeat": "repeat the item just before",
-    "short_session": "in sessions that are too short",
-    "rare_item": "of items with too few events",
-    "later_window": "in the test periods of later windows",
-    "before_train_days": "in sessions from before --train_days",
-    "train_session_after_cut": "after the cut, in sessions that began before it",
-    "train_session_of_one": "alone in their session before the cut",
-    "test_cold_item": "in the test, of items that training does not have",
-    "test_session_of_one": "alone in their test session",
-}
-"""Why an event is in no part: each reason with its words in the summary, in the order of the work."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +42,13 @@ def compared(parts: Mapping[str, Mapping[str, Any]], published: Sequence[Publish
     ]
 
 
-def listed(dropped: Mapping[str, int]) -> str:
-    """Name what was dropped, in one line."""
-    return ", ".join(f"{count:,} {REASONS[reason]}" for reason, count in dropped.items()) or "none dropped"
-
-
 def summary(account: Mapping[str, Any]) -> str:
     """Tell the account to people."""
     log = account["log"]
-    lines = [f"{account['rows']:,} rows", *_dropped_lines(account["dropped"])]
+    lines = [f"{file['rows']:,} rows of {file['path']}" for file in account["files"]]
+    if len(lines) > 1:
+        lines.append(f"{account['rows']:,} rows")
+    lines += _dropped_lines(account["dropped"])
     lines.append(
         f"{log['events']:,} events in {log['sessions']:,} sessions on {log['items']:,} items, "
         f"{log['first']} to {log['last']}"
@@ -77,10 +57,14 @@ def summary(account: Mapping[str, Any]) -> str:
         if len(account["windows"]) > 1:
             lines += ["", f"window {number}"]
         lines += ["", *_part_lines(window["parts"])]
-        for name, title in (("dropped", "in no part"), ("dropped_inside", "in train_full only")):
+        for name, title in (
+            ("dropped", "events in neither train_full nor test"),
+            ("dropped_inside", "events of train_full in neither train_tr nor train_valid"),
+        ):
             if window[name]:
                 lines += [f"{title}:", *_dropped_lines(window[name])]
     lines += _published_lines(account["published"])
+    lines += ["", *(f"caution: {caution}" for caution in account["cautions"])] if account["cautions"] else []
     return "\n".join(lines) + "\n"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -19,12 +19,15 @@ import numpy as np
 
 from gru4rec.data.session_cache import cached_sessions, check_cache
 from gru4rec.errors import ConfigError, DataError
-from gru4rec.prepare.account import Published, compared, counts, listed, summary
+from gru4rec.prepare.account import Published, compared, counts, summary
+from gru4rec.prepare.cautions import cautions_on_order, cautions_on_rows, cautions_on_split
 from gru4rec.prepare.layout import RawLayout
 from gru4rec.prepare.mapped import as_sessions
 from gru4rec.prepare.raw import read_raw
+from gru4rec.prepare.reasons import listed
 from gru4rec.prepare.split import Split, SplitRule, split_windows
 from gru4rec.prepare.steps import SessionEvents, filtered, sessions_of, without_repeats
+from gru4rec.prepare.times import Clock
 from gru4rec.prepare.write import STATS, SUMMARY, Ids, check_free, new_folder, write_part
 
 Stage = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
@@ -57,7 +60,7 @@ class Preparation:
         if self.min_session_length < 1 or self.min_item_support < 1:
             raise ConfigError("min_session_length and min_item_support are numbers of events. Give 1 or more")
         if self.gap_s is None and self.layout.keep_after_cut is not None:
-            raise ConfigError("--keep-after-cut needs a cut: give --gap, or use --keep")
+            raise ConfigError("--keep_after_cut needs a cut: give --gap, or use --keep")
 
 
 def prepare(
@@ -102,10 +105,13 @@ def prepare(
         raw = read_raw(paths, preparation.layout, on_rows=on_rows)
     account: dict[str, Any] = {
         "recipe": recipe,
-        "files": [{"path": str(path), "bytes": path.stat().st_size} for path in paths],
+        "files": [
+            {"path": str(path), "bytes": path.stat().st_size, "rows": raw.rows_by_file[str(path)]} for path in paths
+        ],
         "preparation": asdict(preparation),
         "rows": raw.n_rows,
         "dropped": dict(raw.dropped),
+        "cautions": list(cautions_on_rows(raw, preparation.layout)),
     }
     ids = Ids.of(raw, sessions_are_cut=preparation.gap_s is not None)
     with stage("sessions", None):
@@ -113,14 +119,16 @@ def prepare(
         n_usable, events = len(raw.time), sessions_of(raw, gap=gap)
         del raw  # as much memory as the sessions
         account["dropped"]["only_for_the_cut"] = n_usable - events.n_events
+        account["cautions"] += cautions_on_order(events)
         events = _filtered(events, preparation, account)
     account["time_unit"] = ids.clock.unit if not ids.clock.from_text else "s"
     account["log"] = counts(events, ids.clock)
     with new_folder(folder, replace=force, inputs=list(paths)) as unfinished:
         account["windows"] = []
-        for number, split in enumerate(split_windows(events, ids.clock, preparation.split), 1):
+        for number, split in enumerate(_splits(events, ids.clock, preparation.split, account), 1):
             name = f"window_{number}" if preparation.split.n_windows > 1 else ""
             (unfinished / name).mkdir(exist_ok=True)
+            account["cautions"] += cautions_on_split(split)
             account["windows"].append(_write_split(split, unfinished / name, ids, tsv=tsv, cache=cache, stage=stage))
         account["published"] = compared(account["windows"][0]["parts"], published)
         account["seconds"] = round(time.perf_counter() - started, 1)
@@ -160,6 +168,16 @@ def _filtered(events: SessionEvents, preparation: Preparation, account: dict[str
             "Lower --min_session_length or --min_item_support, or check --keep and --gap"
         )
     return events
+
+
+def _splits(events: SessionEvents, clock: Clock, rule: SplitRule, account: dict[str, Any]) -> Iterator[Split]:
+    """Split, and where that fails say what was lost on the way there."""
+    try:
+        yield from split_windows(events, clock, rule)
+    except DataError as error:
+        dropped = {reason: count for reason, count in account["dropped"].items() if count}
+        so_far = f". Of {account['rows']:,} rows there were left out before: {listed(dropped)}" if dropped else ""
+        raise DataError(f"{error}{so_far}") from None
 
 
 def _write_split(

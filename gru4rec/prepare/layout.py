@@ -38,9 +38,10 @@ class Condition:
             Condition(column='event_type', values=('view', 'detail'))
         """
         column, equals, values = text.partition("=")
-        if not column or not equals or not values:
+        column, words = column.strip(), tuple(value.strip() for value in values.split(","))
+        if not column or not equals or not all(words) or words[0].startswith("="):
             raise ConfigError(f"{text!r} is no condition. Give COLUMN=VALUE, COLUMN=VALUE,VALUE or COLUMN=*")
-        return cls(column, () if values == "*" else tuple(values.split(",")))
+        return cls(column, () if words == ("*",) else words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,7 @@ class RawLayout:
         time_unit: Unit of numeric times; ``auto`` tells it from their size, taken as a time since 1970.
         date_key: Column of ISO dates: a session's earliest one is what ``time_key`` counts from, in ms.
         keep: Which rows count at all.
+        missing: Texts that mean that an id or a time is missing, beside an empty field.
         keep_after_cut: Which rows count once sessions are cut: the others only say when a visitor was there.
     """
 
@@ -68,6 +70,7 @@ class RawLayout:
     separator: str | None = None
     time_unit: TimeUnit = "auto"
     date_key: str | None = None
+    missing: tuple[str, ...] = ()
     keep: Condition | None = None
     keep_after_cut: Condition | None = None
 
@@ -100,8 +103,8 @@ class RawLayout:
             self.time_key: "--time_key",
         }
         if self.date_key is not None:
-            flags.setdefault(self.date_key, "--recipe")
-        for condition, flag in ((self.keep, "--keep"), (self.keep_after_cut, "--keep-after-cut")):
+            flags.setdefault(self.date_key, "--date_key")
+        for condition, flag in ((self.keep, "--keep"), (self.keep_after_cut, "--keep_after_cut")):
             if condition is not None:
                 flags.setdefault(condition.column, flag)
         return flags

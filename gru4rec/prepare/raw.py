@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from gru4rec.data.vocabulary import integers_where_possible
 from gru4rec.errors import DataError
 from gru4rec.prepare.layout import Condition, RawLayout
-from gru4rec.prepare.sources import scan, worded
+from gru4rec.prepare.reasons import listed
+from gru4rec.prepare.sources import is_parquet, scan, worded
 from gru4rec.prepare.times import Clock, clock_of
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class RawEvents:
         item_ids: Likewise of the items.
         clock: What the ticks mean.
         n_rows: Rows in the files.
+        rows_by_file: The same, file by file.
         dropped: Rows that are not here, by reason.
     """
 
@@ -62,6 +64,7 @@ class RawEvents:
     item_ids: pa.Array
     clock: Clock
     n_rows: int
+    rows_by_file: dict[str, int]
     dropped: dict[str, int]
 
 
@@ -115,6 +118,7 @@ class _Columns:
     pieces: dict[str, list[np.ndarray]] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     n_rows: int = 0
+    rows_by_file: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         import polars as pl
@@ -132,6 +136,7 @@ class _Columns:
             self.n_rows += batch.height
             self._take(batch)
             on_rows(batch.height)
+        self.rows_by_file[str(path)] = row
 
     def _expressions(self) -> list[pl.Expr]:
         import polars as pl
@@ -139,7 +144,7 @@ class _Columns:
         layout, keep = self.layout, self.layout.keep
         expressions = [] if keep is None else [_holds(keep).alias("counts")]
         for name, key in (("group", layout.group_key), ("item", layout.item_key)):
-            text = _counted(key, keep)
+            text = _given(_counted(key, keep), layout.missing)
             if self.kinds[name] == "integer":
                 expressions += [text.cast(pl.Int64, strict=False).alias(name), _no_integer(text).alias(f"bad_{name}")]
             else:
@@ -147,7 +152,7 @@ class _Columns:
                 expressions.append(text.cast(categories).to_physical().alias(name))
         for name, time_key, kind in (("time", layout.time_key, self.kinds["time"]), ("date", layout.date_key, "iso")):
             if time_key is not None:
-                text = _counted(time_key, keep)
+                text = _given(_counted(time_key, keep), layout.missing)
                 ticks = _ticks(text, kind)
                 expressions += [ticks.alias(name), (ticks.is_null() & text.is_not_null()).alias(f"bad_{name}")]
         if layout.keep_after_cut is not None:
@@ -205,9 +210,9 @@ class _Columns:
     def encoded(self, source: str) -> RawEvents:
         """Renumber the codes by the order of ids, and find out what the times mean."""
         if not sum(map(len, self.pieces.get("time", []))):
-            reasons = ", ".join(f"{reason}: {count:,}" for reason, count in self.dropped.items())
             raise DataError(
-                f"no row of {source} can be used ({reasons or 'there is none'}). Check the column flags and --keep"
+                f"no row of {source} can be used ({listed(self.dropped) if self.dropped else 'there is none'}). "
+                f"Check the column flags{self._seen_values()}"
             )
         group, group_ids = self._codes("group", self.layout.group_key, source)
         item, item_ids = self._codes("item", self.layout.item_key, source)
@@ -216,7 +221,21 @@ class _Columns:
             time = _first_date_ms(group, self._joined("date"), len(group_ids))[group] + time
         clock = Clock("us", from_text=True) if self.kinds["time"] == "iso" else self._numeric_clock(time, source)
         marks = self._joined("counts_after_cut") if self.layout.keep_after_cut is not None else None
-        return RawEvents(group, item, time, marks, group_ids, item_ids, clock, self.n_rows, self.dropped)
+        return RawEvents(
+            group, item, time, marks, group_ids, item_ids, clock, self.n_rows, self.rows_by_file, self.dropped
+        )
+
+    def _seen_values(self) -> str:
+        """Say what the column of --keep holds."""
+        import polars as pl
+
+        keep = self.layout.keep
+        if keep is None:
+            return ""
+        column = pl.concat([scan(Path(path), self.layout).select(keep.column) for path in self.rows_by_file])
+        counted = column.group_by(keep.column).len().sort("len", descending=True).head(5).collect()
+        seen = ", ".join(f"{value!r} ({n:,})" for value, n in counted.iter_rows())
+        return f" and --keep: column {keep.column!r} holds {seen}"
 
     def _numeric_clock(self, time: np.ndarray, source: str) -> Clock:
         return Clock("ms") if self.layout.date_key is not None else clock_of(time, self.layout.time_unit, source)
@@ -236,9 +255,16 @@ class _Columns:
 
 
 def _batches(frame: pl.LazyFrame, path: Path) -> Iterator[pl.DataFrame]:
-    """Stream a file, a million rows at a time."""
+    """Stream a file, a million rows at a time.
+
+    All columns of a text file are read, also those that nobody asked for: else a row with a field too many would be
+    taken for one of shifted columns.
+    """
+    import polars as pl
+
     with worded(path):
-        yield from frame.collect_batches(chunk_size=_BATCH_ROWS, engine="streaming")
+        plan = pl.QueryOptFlags(projection_pushdown=is_parquet(path))
+        yield from frame.collect_batches(chunk_size=_BATCH_ROWS, engine="streaming", optimizations=plan)
 
 
 def _holds(condition: Condition) -> pl.Expr:
@@ -253,6 +279,13 @@ def _counted(name: str, condition: Condition | None) -> pl.Expr:
     import polars as pl
 
     return pl.col(name) if condition is None else pl.when(_holds(condition)).then(pl.col(name))
+
+
+def _given(text: pl.Expr, missing: tuple[str, ...]) -> pl.Expr:
+    """Return texts, nothing where they are words for nothing."""
+    import polars as pl
+
+    return pl.when(~text.is_in(list(missing))).then(text) if missing else text
 
 
 def _no_integer(text: pl.Expr) -> pl.Expr:
@@ -286,7 +319,7 @@ def _sniffed(path: Path, layout: RawLayout) -> dict[str, _Kind]:
     keys = {"group": layout.group_key, "item": layout.item_key, "time": layout.time_key}
     rows = (
         scan(path, layout)
-        .select(**{name: _counted(key, layout.keep) for name, key in keys.items()})
+        .select(**{name: _given(_counted(key, layout.keep), layout.missing) for name, key in keys.items()})
         .head(_SNIFFED_ROWS)
     )
     texts = pl.DataFrame(schema=dict.fromkeys(keys, pl.String))

@@ -42,6 +42,8 @@ class Recipe:
         Raises:
             DataError: The folder is missing, or lacks one of them.
         """
+        if folder.is_file() and any(folder.name.startswith(name) for name in self.files):
+            folder = folder.parent
         if not folder.is_dir():
             raise DataError(f"there is no folder {folder}. Give the folder that holds {' and '.join(self.files)}")
         return [self._find(folder, name) for name in self.files]

@@ -77,7 +77,8 @@ def worded(path: Path) -> Iterator[None]:
         reason = str(error).partition("\n")[0]
         if "more fields" in reason:
             raise DataError(
-                f"a row of {path} has more fields than its header. Mend it, or check --separator and --header"
+                f"a row of {path} has more fields than its first line{_first_long_row(path)}. Mend it, or check "
+                "--separator and --header"
             ) from None
         if "utf-8" in reason.lower() or "utf8" in reason.lower():
             raise DataError(f"{path} is not UTF-8 text. Convert it, for example with iconv") from None
@@ -100,9 +101,7 @@ def _scan(path: Path, layout: RawLayout) -> pl.LazyFrame:
 def _head(path: Path) -> bytes:
     """Return the unpacked beginning of a file, up to 64 KiB."""
     try:
-        with open(path, "rb") as file:
-            packing = _PACKED.get(file.read(2))
-        with pa.input_stream(str(path), compression=packing) as stream:
+        with _opened(path) as stream:
             head = bytes(stream.read(1 << 16))
     except PermissionError:
         raise DataError(f"no permission to read {path}. Change its mode, or copy it") from None
@@ -112,6 +111,33 @@ def _head(path: Path) -> bytes:
     if not head.strip():
         raise DataError(f"{path} is empty. Leave it out, or export it again")
     return head
+
+
+def is_parquet(path: Path) -> bool:
+    """Tell whether a file is Parquet, whose columns can be read one by one."""
+    return _head(path)[:4] == b"PAR1"
+
+
+def _first_long_row(path: Path) -> str:
+    """Find the first row with more fields than the first line, and show it; separators are tried as they come."""
+    for separator in _SEPARATORS:
+        with _opened(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
+            rows = csv.reader(text, delimiter=separator)
+            n_fields = len(next(rows))
+            if n_fields < 2:
+                continue
+            for number, fields in enumerate(rows, 1):
+                if len(fields) > n_fields:
+                    return (
+                        f": row {number} has {len(fields)} fields and not {n_fields} ({separator.join(fields)[:80]!r})"
+                    )
+    return ""
+
+
+def _opened(path: Path) -> Any:
+    with open(path, "rb") as file:
+        packing = _PACKED.get(file.read(2))
+    return pa.input_stream(str(path), compression=packing)
 
 
 def _scan_text(path: Path, layout: RawLayout, head: bytes) -> pl.LazyFrame:
@@ -207,11 +233,13 @@ def _as_text(name: str, kind: Any, path: Path) -> pl.Expr:
 
 
 def _need_columns(names: list[str], layout: RawLayout, source: str) -> None:
-    for wanted, flag in layout.flags.items():
-        if wanted not in names:
-            raise DataError(
-                f"no column {wanted!r} in {source}; it has: {', '.join(names) or 'no columns'}. "
-                f"Pass {flag}, or --header if the first line is no header"
-            )
+    missing = {wanted: flag for wanted, flag in layout.flags.items() if wanted not in names}
+    if missing:
+        columns = ", ".join(map(repr, missing))
+        raise DataError(
+            f"no column {columns} in {source}; it has: {', '.join(names) or 'no columns'}. "
+            f"Pass {', '.join(missing.values())}, or --header if the first line is no header"
+        )
+    for wanted in layout.flags:
         if names.count(wanted) > 1:
             raise DataError(f"column {wanted!r} stands {names.count(wanted)} times in {source}. Keep one of them")

@@ -169,8 +169,13 @@ def _check_filled(
     if not empty:
         return
     first, last = (clock.moment(tick) for tick in (events.time.min().item(), events.time.max().item()))
+    if cut > events.time.max():
+        raise DataError(
+            f"the test begins at {clock.moment(cut)}, after the last event of the filtered log ({last}). "
+            "Choose an earlier --test_from"
+        )
     raise DataError(
         f"the split leaves no events for {', '.join(empty)}: the filtered log goes from {first} to {last}, the test "
         f"begins at {clock.moment(cut)} and validation at {clock.moment(valid_cut)}. "
-        "Choose other --test_days, --test_from, --test_fraction or --windows"
+        "Choose other --test_days, --test_from, --train_days or --windows, or give --test_fraction"
     )

@@ -67,23 +67,27 @@ def clock_of(times: np.ndarray, time_unit: TimeUnit, source: str) -> Clock:
         source: What messages call the log.
 
     Raises:
-        DataError: Times are in more than one unit.
+        DataError: Times are in more than one unit, or in another one than the caller says.
     """
-    if time_unit != "auto":
-        return Clock(time_unit)
-    for unit in TICKS_PER_S:
+    for unit in TICKS_PER_S if time_unit == "auto" else (time_unit,):
         if fits(np.array([times.min(), times.max()]), unit).all():
             return Clock(unit)
     like = {unit: fits(times, unit) for unit in TICKS_PER_S}
     counts = {unit: int(is_like.sum()) for unit, is_like in like.items()}
     unit = max(counts, key=lambda name: counts[name])
+    if time_unit not in ("auto", unit) and 2 * counts[unit] > len(times):
+        raise DataError(
+            f"the times of {source} look like {unit} since 1970 (such as {times[np.argmax(like[unit])]}), and not like "
+            f"--time_unit {time_unit}. Leave --time_unit out"
+        )
     odd = next((other for other in counts if other != unit and counts[other]), None)
     if odd is not None:
         raise DataError(
             f"{source} mixes units of time: {counts[unit]:,} rows look like {unit} since 1970 and {counts[odd]:,} like "
-            f"{odd} (the first is {times[np.argmax(like[odd])]}). "
-            "Bring them to one unit, or say which it is with --time_unit"
+            f"{odd} (the first is {times[np.argmax(like[odd])]}). Bring them to one unit"
         )
+    if time_unit != "auto":
+        return Clock(time_unit)
     return Clock(unit if 2 * counts[unit] > len(times) else None)
 
 

@@ -294,7 +294,7 @@ def test_keep_after_cut_lets_other_events_bridge_a_pause(tmp_path: Path) -> None
         rows += [("a", 1, start, "view"), ("a", "", start + 3_000, "search"), ("a", 2, start + 6_000, "view")]
         rows += [("b", 1, start, "view"), ("b", 2, start + 6_000, "view")]
     pd.DataFrame(rows, columns=["user", "item", "time", "event"]).to_csv(tmp_path / "raw.csv", index=False)
-    account = prepare(tmp_path / "raw.csv", tmp_path / "out", "--keep-after-cut", "event=view")
+    account = prepare(tmp_path / "raw.csv", tmp_path / "out", "--keep_after_cut", "event=view")
     assert account["dropped"] == {"only_for_the_cut": 6, "short_session": 12}
     assert account["log"]["sessions"] == 6
 

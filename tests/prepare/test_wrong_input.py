@@ -64,24 +64,27 @@ FLAGS = [
     (["--keep", "=view"], "'=view' is no condition"),
     (["--keep", "event=view"], "no column 'event' in "),
     (["--keep", "item=9"], "no row of "),
-    (["--keep-after-cut", "item=9"], "nothing is left of 216 rows (216 of another kind or without an item"),
-    (["--keep-after-cut", "event=view", "--gap", "none"], "--keep-after-cut needs a cut: give --gap, or use --keep"),
+    (["--keep_after_cut", "item=9"], "nothing is left of 216 rows (216 of another kind or without an item"),
+    (["--keep_after_cut", "event=view", "--gap", "none"], "--keep_after_cut needs a cut: give --gap, or use --keep"),
     (["--session_key", "item"], "give one of --session_key and --user_key"),
     (["--separator", "::"], "separator '::' is not one character"),
     (["--header", "a,b"], "has 3 fields, and --header names 2 columns"),
     (["--item_key", "user"], "must be three columns, not user, user, time"),
     (["--time_key", "when"], "no column 'when' in "),
     (["--separator", ";"], "(separated by semicolon); it has: user,item,time. Pass --user_key"),
-    (
-        ["--time_unit", "ns"],
-        "the split leaves no events for train_full, test, train_tr, train_valid: the filtered log goes from ",
-    ),
+    (["--time_unit", "ns"], "look like s since 1970 (such as 1599955201), and not like --time_unit ns. Leave"),
     (
         ["--test_days", "30"],
         "the split leaves no events for train_full, test, train_tr, train_valid: the filtered log goes from ",
     ),
     (["--windows", "9"], "the split leaves no events for "),
-    (["--test_from", "2030-01-01"], "the split leaves no events for test"),
+    (
+        ["--test_from", "2030-01-01"],
+        "the test begins at 2030-01-01 00:00:00, after the last event of the filtered log (2020",
+    ),
+    (["--keep", "event==view"], "'event==view' is no condition"),
+    (["--keep", "item=nine"], "and --keep: column 'item' holds '1' (72), '2' (72), '3' (72)"),
+    (["--date_key", "item"], "item is '1' in row 1 of "),
     (["--min_item_support", "1000"], "nothing is left of 216 rows"),
     (["--recipe", "rees46", "--gap", "2h"], "--recipe decides --user_key itself. Leave one of the two out"),
 ]
@@ -98,7 +101,7 @@ ROWS = [
     ("0,1,soon", "time is 'soon' in row 100 of "),
     ("0,1,2020-13-45", "time is '2020-13-45' in row 100 of "),
     ("0,1,inf", "time is 'inf' in row 100 of "),
-    ("0,1,1,1", "a row of "),
+    ("0,1,1,1", "has more fields than its first line: row 100 has 4 fields and not 3 ('0,1,1,1')"),
     (
         f"0,1,{START}000",
         "mixes units of time: 215 rows look like s since 1970 and 1 like ms (the first is 1599955200000)",
@@ -128,7 +131,7 @@ def test_wrong_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "image.png": (b"\x89PNG\r\n\x1a\n\0\0\0", "is neither text nor Parquet"),
         "latin.csv": ("user,item,time\n1,caf\u00e9,1599955200\n".encode("latin-1"), "is not UTF-8 text"),
         "broken.jsonl": (b'{"user":1,"item":2,"time":1599955200}\n{"user":1,"it', "cannot read "),
-        "list.json": (b'[{"user":1,"item":2,"time":3}]', "no column 'user' in "),
+        "list.json": (b'[{"user":1,"item":2,"time":3}]', "no column 'user', 'item', 'time' in "),
         "twice.csv": (b"user,item,time,user\n1,2,3,4\n", "column 'user' stands 2 times in "),
     }
     for name, (content, _) in contents.items():
@@ -208,3 +211,35 @@ def test_a_run_that_is_interrupted_leaves_no_output(tmp_path: Path) -> None:
         pytest.skip("the run was over before the signal came")
     assert process.returncode == 130
     assert [path.name for path in tmp_path.iterdir()] == ["raw.csv"]
+
+
+def test_a_field_too_many_is_found_where_the_last_column_is_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A separator in a name would shift the columns behind it: 'Shoes, red' makes the colour the item."""
+    raw = a_raw(tmp_path, row_50="0,1,1599955200")
+    lines = [f"shop,{line},," for line in raw.read_text().splitlines()]
+    lines[50] = "shop, red,0,1,1599955200,,"
+    raw.write_text("\n".join(lines).replace("shop,user,item,time,,", "shop,user,item,time,a,b") + "\n")
+    assert "row 50 has 7 fields and not 6" in refused(capsys, tmp_path, str(raw))
+
+
+def test_a_split_that_fails_says_what_was_lost_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = a_raw(tmp_path, row_5="0,9,1599955201", row_9="0,3,1599955206")
+    said = refused(capsys, tmp_path, str(raw), "--test_days", "30")
+    assert "Of 216 rows there were left out before: 1 repeat the item just before, 1 of items with too few" in said
+
+
+def test_a_length_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["prepare", "raw.csv", "-o", str(tmp_path / "out"), "--test_days", "1d and a half"])
+    assert stopped.value.code == 2
+    assert "'1d and a half' is no duration" in capsys.readouterr().err
+
+
+def test_a_condition_given_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["prepare", str(a_raw(tmp_path)), "-o", str(tmp_path / "out"), *KEYS, "--keep", "item=1", "--keep", "item=2"]
+    with pytest.raises(SystemExit) as stopped:
+        main(argv)
+    assert stopped.value.code == 2
+    assert "--keep was given twice. Give its values together" in capsys.readouterr().err
