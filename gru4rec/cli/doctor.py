@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from typing import TYPE_CHECKING
 
 from gru4rec.cli.common import (
@@ -15,18 +16,22 @@ from gru4rec.cli.common import (
     same_file,
     say,
 )
-from gru4rec.errors import ConfigError
+from gru4rec.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from gru4rec.config import HyperParameters
 
 HELP = "say what is wrong with a log before training on it"
 
+_A_LOG = "a log with numeric times, as gru4rec prepare writes it (TAB separated, .csv or .parquet)"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("path", metavar="LOG", help="training log (TAB separated, .csv or .parquet)")
-    parser.add_argument("test", metavar="TEST", nargs="?", help="test log, to look for leaks between the two")
+    parser.add_argument("path", metavar="LOG", help=f"training log: {_A_LOG}")
+    parser.add_argument(
+        "test", metavar="TEST", nargs="?", help="test log of the same kind, to look for leaks between the two"
+    )
     parser.add_argument("-o", "--output", metavar="PAGE", help="write a page with figures too, such as page.html")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if there is an error or a warning")
     add_output_options(parser)
@@ -47,17 +52,24 @@ def run(args: argparse.Namespace) -> int:
 
     settings = _settings(args)
     _check_page(args)
-    report = examine(
-        args.path,
-        args.test,
-        columns=columns_of(args),
-        trust_pickle=args.trust_pickle,
-        settings=settings,
-        timing=not args.no_timing,
-        device=args.device,
-        threads=args.threads,
-        tell=lambda message: say(args, message),
-    )
+    try:
+        report = examine(
+            args.path,
+            args.test,
+            columns=columns_of(args),
+            trust_pickle=args.trust_pickle,
+            settings=settings,
+            timing=not args.no_timing,
+            device=args.device,
+            threads=args.threads,
+            tell=lambda message: say(args, message),
+        )
+    except DataError as error:
+        if not all(os.path.exists(path) for path in (args.path, args.test) if path is not None):
+            raise
+        raise DataError(
+            f"{error}. If this is a raw log, gru4rec prepare reads it, and writes what doctor reads"
+        ) from None
     print(json.dumps(report.as_dict()) if args.json else as_text(report), flush=True)
     if args.output is not None:
         from gru4rec.doctor.page import write_page

@@ -37,7 +37,8 @@ def check_clock(ordered: OrderedLog, timing: Timing) -> tuple[Checked, OrderedLo
     """
     time_E = ordered.time_E
     if time_E.min() == time_E.max():
-        return Checked(_numbers(ordered, timing), [_all_equal(timing, time_E)]), ordered
+        none_E = np.zeros(len(time_E), dtype=bool)
+        return Checked(_numbers(ordered, timing, none_E, none_E), [_all_equal(timing, time_E)]), ordered
     other_E = _of_another_unit(ordered, timing)
     far_E = _far(time_E, ~other_E)
     findings = [*_mixed(ordered, timing, other_E), *_far_away(ordered, timing, far_E, other_E)]
@@ -46,14 +47,15 @@ def check_clock(ordered: OrderedLog, timing: Timing) -> tuple[Checked, OrderedLo
     findings += [*_hole(sane, timing), *_tied(sane.tied_frac), *_backwards(sane, timing)]
     if timing.clock.unit is None:
         findings.append(_order_only(time_E))
-    return Checked(_numbers(sane, timing), findings), sane
+    return Checked(_numbers(sane, timing, other_E, far_E), findings), sane
 
 
-def _numbers(sane: OrderedLog, timing: Timing) -> dict[str, Any]:
+def _numbers(sane: OrderedLog, timing: Timing, other_E: np.ndarray, far_E: np.ndarray) -> dict[str, Any]:
     return {
         "unit": timing.clock.unit or "order only", "n_rows_by_unit": timing.n_rows,
         "first": timing.clock.moment(sane.time_E.min()), "last": timing.clock.moment(sane.time_E.max()),
         "equal_neighbour_times_frac": sane.tied_frac,
+        "n_left_out": {"another_unit": int(np.count_nonzero(other_E)), "far_away": int(np.count_nonzero(far_E))},
     }  # fmt: skip
 
 
@@ -83,11 +85,13 @@ def _mixed(ordered: OrderedLog, timing: Timing, other_E: np.ndarray) -> list[Fin
     odd = {unit: n for unit, n in timing.n_rows.items() if unit != timing.clock.unit}
     if not odd:
         return []
+    n_most = timing.n_rows[str(timing.clock.unit)]
     parts = " and ".join(f"{n:,} like {unit}" for unit, n in odd.items())
     return [Finding(
         "mixed-time-units", "error",
-        f"{timing.n_rows[str(timing.clock.unit)]:,} times look like {timing.clock.unit} since 1970, {parts} (first in "
-        f"row {int(ordered.row_E[other_E].min()) + 1:,}). Bring all to one unit: sessions are sorted by them",
+        f"{count(n_most, 'time')} {'looks' if n_most == 1 else 'look'} like {timing.clock.unit} since 1970, "
+        f"{parts} (first in row {int(ordered.row_E[other_E].min()) + 1:,}). Bring all to one unit: sessions "
+        "are sorted by them",
     )]  # fmt: skip
 
 

@@ -38,6 +38,9 @@ JUMP_DAYS, MIN_JUMP_DAYS = 7, 3
 MIN_DAILY_EVENTS = 30
 """Fewer events a day than this jump by chance."""
 
+MEDIAN_VARIANCE = np.pi / 2
+"""Variance of a median over that of a mean, for many values of a normal distribution."""
+
 LAST_FRAC = 0.1
 """The last tenth of sessions stands for the time after training."""
 
@@ -140,9 +143,20 @@ def _volume_jump(ordered: OrderedLog, timing: Timing) -> tuple[float, int, float
     medians = np.median(np.lib.stride_tricks.sliding_window_view(counts[date], width), axis=1)
     before, after = medians[:-width], medians[width:]
     ratio = np.maximum(before, after) / np.maximum(np.minimum(before, after), 1)
-    ratio[np.maximum(before, after) < MIN_DAILY_EVENTS] = 1.0
+    by_chance = np.sqrt((before + after) * _dispersion(ordered) * MEDIAN_VARIANCE / width)
+    is_chance = np.abs(after - before) <= N_SPREADS * by_chance
+    ratio[is_chance | (np.maximum(before, after) < MIN_DAILY_EVENTS)] = 1.0
     at = int(ratio.argmax())
     return float(ratio[at]), int(day.min() + date[at + width]), float(before[at]), float(after[at])
+
+
+def _dispersion(ordered: OrderedLog) -> float:
+    """Return variance over mean of daily events where sessions come at random: E[length^2] / E[length].
+
+    The longest sessions, which may be programs, count as the 99th percentile.
+    """
+    lengths = np.minimum(ordered.lengths, np.quantile(ordered.lengths, 0.99))
+    return float(np.square(lengths).mean() / lengths.mean())
 
 
 def _volume_finding(ratio: float, day: int, before: float, after: float, timing: Timing) -> list[Finding]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from gru4rec.doctor.clock import check_clock
 from gru4rec.doctor.cost import check_cost
 from gru4rec.doctor.drift import check_drift
 from gru4rec.doctor.duplicates import check_duplicates
-from gru4rec.doctor.findings import SEVERITIES, Checked, Finding, gravest_first
+from gru4rec.doctor.findings import SEVERITIES, Checked, Finding, count, gravest_first
 from gru4rec.doctor.gaps import check_gaps
 from gru4rec.doctor.leaks import check_leaks
 from gru4rec.doctor.ordered import OrderedLog
@@ -88,14 +90,15 @@ def examine(
         DeviceError: The device is not there.
     """
     log = OrderedLog.read(data, columns=columns, trust_pickle=trust_pickle)
-    tell(f"{log.log.source}: {log.n_events:,} events in {log.n_sessions:,} sessions")
+    tell(f"{log.log.source}: {count(log.n_events, 'event')} in {count(log.n_sessions, 'session')}")
     test_log = None if test is None else OrderedLog.read(test, columns=columns, trust_pickle=trust_pickle)
-    checked, sane = _checks(log)
+    checked, sane = _checks(log, _raw(data, columns or Columns()))
     if test_log is not None:
-        tell(f"{test_log.log.source}: {test_log.n_events:,} events in {test_log.n_sessions:,} sessions")
+        tell(f"{test_log.log.source}: {count(test_log.n_events, 'event')} in {count(test_log.n_sessions, 'session')}")
         clocks = timing_of(log.time_E), timing_of(test_log.time_E)
-        checked["leaks"] = check_leaks(log, test_log, *clocks, train_time=sane.time_E)
-        checked["test"] = _test_faults(test_log)
+        test_faults, sane_test = _test_faults(test_log)
+        checked["leaks"] = check_leaks(log, test_log, *clocks, sane=sane, sane_test=sane_test)
+        checked["test"] = test_faults
     if timing:
         tell("training a little, to say how long it takes (--no-timing leaves it out)")
     checked["cost"] = check_cost(
@@ -110,7 +113,14 @@ def examine(
     )
 
 
-def _checks(log: OrderedLog) -> tuple[dict[str, Checked], OrderedLog]:
+def _raw(data: Any, columns: Columns) -> str:
+    """Return the words by which ``gru4rec prepare`` reads the log, its sessions taken for users."""
+    name = shlex.quote(str(data)) if isinstance(data, (str, Path)) else "LOG"
+    user, item, time = map(shlex.quote, columns.names)
+    return f"{name} -o DIR --user_key {user} --item_key {item} --time_key {time}"
+
+
+def _checks(log: OrderedLog, raw: str) -> tuple[dict[str, Checked], OrderedLog]:
     """Run the checks of one log; copies and impossible times are told once, and then left out.
 
     Returns:
@@ -120,23 +130,28 @@ def _checks(log: OrderedLog) -> tuple[dict[str, Checked], OrderedLog]:
     timing = timing_of(unique.time_E)
     clock, sane = check_clock(unique, timing)
     return {
+        "rows": Checked({"n_rows": log.n_events, "n_copies_left_out": log.n_events - unique.n_events}),
         "duplicates": duplicates,
         "clock": clock,
         "shape": check_shape(sane, timing),
         "bots": check_bots(sane, timing),
-        "gaps": check_gaps(sane, timing),
+        "gaps": check_gaps(sane, timing, raw),
         "sequence": check_sequence(sane),
         "drift": check_drift(sane, timing),
     }, sane
 
 
-def _test_faults(test: OrderedLog) -> Checked:
-    """Look for faults of the test log itself, those that decide what is measured: its copies and its clock."""
+def _test_faults(test: OrderedLog) -> tuple[Checked, OrderedLog]:
+    """Look for faults of the test log itself, those that decide what is measured: its copies and its clock.
+
+    Returns:
+        What was found, and the test log without what was left out.
+    """
     duplicates, unique = check_duplicates(test)
-    clock, _ = check_clock(unique, timing_of(unique.time_E))
+    clock, sane = check_clock(unique, timing_of(unique.time_E))
     findings = [
         Finding(f"test-{found.name}", found.severity, f"in the test log, {found.message}")
         for found in (*duplicates.findings, *clock.findings)
         if found.severity != "note"
     ]
-    return Checked({"duplicates": duplicates.numbers, "clock": clock.numbers}, findings)
+    return Checked({"duplicates": duplicates.numbers, "clock": clock.numbers}, findings), sane

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,15 +76,16 @@ def _planned(report: Report) -> Iterator[tuple[str, str, Callable[[Axes], None]]
         yield (
             "Time between clicks",
             "Gaps within sessions, on a logarithmic axis. One hill is one visit; a second hill at hours or days means "
-            f"that sessions span visits. Dashed: the suggested cut, {numbers['gaps']['suggested_cut']}.",
-            lambda axes: _gaps(axes, curves["gap_edges"], curves["gap_histogram"], float(curves["gap_cut"][0])),
+            "that sessions span visits."
+            + (f" Dashed: the suggested cut, {numbers['gaps']['suggested_cut']}." if "gap_cut" in curves else ""),
+            lambda axes: _gaps(axes, curves["gap_edges"], curves["gap_histogram"], curves.get("gap_cut", ())),
         )
     if len(curves.get("per_day", ())) > 1:
         yield (
             "Events per day",
-            "Days in UTC, from the log's first. Weekly waves are usual; a step that lasts, or days of nothing, are "
+            "Days in UTC. Weekly waves are usual; a step that lasts, or days of nothing, are "
             "not. The first and the last day are not whole.",
-            lambda axes: _days(axes, curves["per_day"]),
+            lambda axes: _days(axes, curves["per_day"], int(curves["first_day"][0])),
         )
     if "first_N" in curves:
         yield (
@@ -152,9 +153,10 @@ def _supports(axes: Axes, support: np.ndarray) -> None:
     axes.set(xlabel="item, by popularity", ylabel="events")
 
 
-def _gaps(axes: Axes, edges: np.ndarray, histogram: np.ndarray, cut_s: float) -> None:
+def _gaps(axes: Axes, edges: np.ndarray, histogram: np.ndarray, cut_s: Iterable[float]) -> None:
     axes.bar(edges[:-1], histogram, width=np.diff(edges), align="edge", color=BLUE, linewidth=0)
-    axes.axvline(cut_s, color=ORANGE, linestyle="--", linewidth=1.2)
+    for cut in cut_s:
+        axes.axvline(cut, color=ORANGE, linestyle="--", linewidth=1.2)
     axes.set_xscale("log")
     marks = [s for s in (0.001, 1, 10, 60, 600, 3_600, 6 * 3_600, 86_400, 7 * 86_400, 30 * 86_400, 365 * 86_400)
              if edges[0] <= s <= edges[-1]]  # fmt: skip
@@ -164,15 +166,17 @@ def _gaps(axes: Axes, edges: np.ndarray, histogram: np.ndarray, cut_s: float) ->
     axes.set(xlabel="time to the next click", ylabel="gaps")
 
 
-def _days(axes: Axes, per_day: np.ndarray) -> None:
-    from matplotlib.ticker import MaxNLocator
+def _days(axes: Axes, per_day: np.ndarray, first_day: int) -> None:
+    """Draw events by day; ``first_day`` counts from 1970."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     width = max(len(per_day) // MAX_POINTS, 1)  # days in one step of the curve
     starts = np.arange(0, len(per_day), width)
     means = np.add.reduceat(per_day, starts) / np.diff(np.r_[starts, len(per_day)])
-    axes.stairs(means, np.r_[starts, len(per_day)], fill=True, color=BLUE)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="day of the log", ylabel="events a day", ylim=(0, None))
+    axes.stairs(means, first_day + np.r_[starts, len(per_day)], fill=True, color=BLUE)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda day, place: str(np.datetime64(round(day), "D"))))
+    axes.set(xlabel="day (UTC)", ylabel="events a day", ylim=(0, None))
 
 
 def _popularity(axes: Axes, first_N: np.ndarray, last_N: np.ndarray) -> None:

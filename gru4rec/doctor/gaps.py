@@ -3,7 +3,7 @@
 The suggested cut comes from the histogram of the logarithm of the gaps, ten bins a decade, smoothed. Gaps of one visit
 make one hill, with its top at seconds or minutes. Where the session column is really a user, the nights and weeks
 between visits make a second hill beyond three hours, and the cut is the valley between the two tops. Without such a
-second hill somebody has cut the sessions already; the cut is then the gap that 99 % stay below, at least half an hour.
+second hill somebody has cut the sessions already, and no cut is needed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,18 @@ LEAST_CUT_S = 1_800.0
 """The convention of web analytics; no suggestion is shorter."""
 
 
-def check_gaps(ordered: OrderedLog, timing: Timing) -> Checked:
-    """Describe the gaps, suggest where to cut sessions, and say whether they need it."""
+NO_GAP_FRAC = 0.9
+"""Where more of the gaps than this are 0, times are too coarse for the others to say anything about gaps."""
+
+
+def check_gaps(ordered: OrderedLog, timing: Timing, raw: str) -> Checked:
+    """Describe the gaps, say whether sessions need a cut, and suggest where.
+
+    Args:
+        ordered: The log.
+        timing: Its clock.
+        raw: The words by which ``gru4rec prepare`` reads the log, its sessions taken for users.
+    """
     gap = timing.seconds(np.diff(ordered.time_E)[ordered.pairs])
     if gap is None:
         return Checked({"gap_s": {}})
@@ -37,15 +47,17 @@ def check_gaps(ordered: OrderedLog, timing: Timing) -> Checked:
         return Checked({"gap_s": {}})
     long_frac = float(np.count_nonzero(gap > VISIT_S) / n_gaps)
     is_user_like = long_frac >= USER_FRAC
+    if not is_user_like and n_gaps - len(gap) > NO_GAP_FRAC * n_gaps:
+        return Checked({"gap_s": {}})
     edges, histogram = _histogram(gap)
-    cut_s = valley(edges, histogram) if is_user_like else max(float(np.quantile(gap, 0.99)), LEAST_CUT_S)
-    suggested = plain_duration(cut_s)
-    numbers = {
-        "gap_s": quantiles(gap), "beyond_3h_frac": long_frac, "suggested_cut": suggested, "suggested_cut_s": cut_s,
-        "cut_from": "valley" if is_user_like else "99 % of gaps, at least 30m",
-    }  # fmt: skip
-    findings = [_user_column(ordered, gap, long_frac, suggested)] if is_user_like else []
-    return Checked(numbers, findings, {"gap_edges": edges, "gap_histogram": histogram, "gap_cut": np.array([cut_s])})
+    numbers = {"gap_s": quantiles(gap), "beyond_3h_frac": long_frac, "suggested_cut": None, "suggested_cut_s": None}
+    curves = {"gap_edges": edges, "gap_histogram": histogram}
+    if not is_user_like:
+        return Checked(numbers, [], curves)
+    cut_s = valley(edges, histogram)
+    numbers |= {"suggested_cut": plain_duration(cut_s), "suggested_cut_s": cut_s}
+    finding = _user_column(gap, long_frac, f"gru4rec prepare {raw} --gap {plain_duration(cut_s)}")
+    return Checked(numbers, [finding], curves | {"gap_cut": np.array([cut_s])})
 
 
 def _histogram(gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -75,10 +87,10 @@ def valley(edges: np.ndarray, histogram: np.ndarray) -> float:
     return float(max(middle[top + lowest[len(lowest) // 2]], LEAST_CUT_S))
 
 
-def _user_column(ordered: OrderedLog, gap: np.ndarray, long_frac: float, suggested: str) -> Finding:
+def _user_column(gap: np.ndarray, long_frac: float, command: str) -> Finding:
     return Finding(
         "sessions-span-visits", "warning",
         f"{percent(long_frac)} of the gaps within sessions are longer than {spoken(VISIT_S)} (median "
         f"{spoken(float(np.median(gap)))}, longest {spoken(float(gap.max()))}): the session column looks like a user "
-        f"or a cookie. Cut its visits apart: gru4rec prepare -uk COLUMN --gap {suggested}",
+        f"or a cookie. `{command}` cuts its visits apart",
     )  # fmt: skip

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gru4rec.doctor.drift import COLD_WARN_FRAC
 from gru4rec.doctor.findings import Checked, Finding, count, percent
 from gru4rec.doctor.ordered import OrderedLog
-from gru4rec.doctor.units import Timing
+from gru4rec.doctor.units import Timing, spoken
 
 END_QUANTILE = 0.999
 """Training ends where this share of its events has happened, so that one wrong clock does not move the end."""
@@ -15,6 +17,12 @@ END_QUANTILE = 0.999
 EARLY_WARN_FRAC = 0.05
 """Share of test events before the end of training from which on the split is not one by time. Sessions that were open
 at the cut put some events on the wrong side: below 1 % in a log of days."""
+
+OPEN_S = 86_400.0
+"""Sessions that were open at the cut began at most so long before it; no visit is longer."""
+
+OPEN_QUANTILE = 0.999
+"""Where times are a mere order, what this share of training sessions stays below stands for that."""
 
 LONG_PATH_EVENTS = 6
 """Sessions of fewer events take the same path as another by chance; on public shop logs 0.3 % of longer ones do."""
@@ -24,7 +32,7 @@ SAME_PATH_FRAC = 0.1
 
 
 def check_leaks(
-    train: OrderedLog, test: OrderedLog, timing: Timing, test_timing: Timing, *, train_time: np.ndarray
+    train: OrderedLog, test: OrderedLog, timing: Timing, test_timing: Timing, *, sane: OrderedLog, sane_test: OrderedLog
 ) -> Checked:
     """Compare a test log with the log that is trained on.
 
@@ -33,9 +41,11 @@ def check_leaks(
         test: The test log.
         timing: Clock of the training log.
         test_timing: Clock of the test log.
-        train_time: Those times of the training log that are plausible; they say when training ends.
+        sane: The training log without what is at impossible times; it says when training ends.
+        sane_test: The same of the test log; it says when the test begins.
     """
-    shared_S = train.session_ids().encode(test.session_ids().item_ids) >= 0
+    test_ids = test.session_ids().item_ids
+    shared_S = train.session_ids().encode(test_ids) >= 0
     same_S, same_path_S = _same_content(train, test)
     n_shared, n_copies, n_test = int(shared_S.sum()), int(np.count_nonzero(same_S)), test.n_sessions
     is_long_S = test.lengths >= LONG_PATH_EVENTS
@@ -46,36 +56,43 @@ def check_leaks(
         "n_test_events": test.n_events, "n_test_sessions": n_test, "n_shared_session_ids": n_shared,
         "n_copied_sessions": n_copies, "same_path_of_long_sessions_frac": path_frac, "cold_test_events_frac": cold_frac,
     }  # fmt: skip
-    findings = [*_shared(n_shared, n_copies, n_test), *_copied(n_copies, n_test, n_shared), *_paths(path_frac)]
+    findings = []
+    if n_shared:
+        findings.append(_shared(n_shared, n_copies, n_test, test_ids[int(shared_S.argmax())]))
+    if n_copies:
+        findings.append(_copied(n_copies, n_test, n_shared, test.session_id(int(same_S.argmax()))))
+    findings += _paths(path_frac)
     findings += _cold(cold_frac, int(np.count_nonzero(new_items_N)))
     if timing.clock.unit != test_timing.clock.unit:
         return Checked(numbers, [*findings, _other_unit(timing, test_timing)])
-    end = np.quantile(train_time, END_QUANTILE)
-    early_frac = float((test.time_E < end).mean())
+    end = np.quantile(sane.time_E, END_QUANTILE)
+    told_E = ~np.isin(test.row_E, sane_test.row_E) & (test.time_E < sane.time_E.min())  # impossible times are told
+    timed = test.only(~told_E) if told_E.any() else test
+    early_frac = float((timed.time_E < end).mean())
     numbers["test_events_before_end_frac"] = early_frac
-    return Checked(numbers, [*findings, *_early(early_frac, end, test, timing)])
+    return Checked(numbers, [*findings, *_early(early_frac, end, sane, timed, timing)])
 
 
-def _shared(n_shared: int, n_copies: int, n_test: int) -> list[Finding]:
-    if not n_shared:
-        return []
+def _shared(n_shared: int, n_copies: int, n_test: int, example: Any) -> Finding:
     numbered = "" if n_copies else ", unless both logs merely number their sessions alike"
-    return [Finding(
+    have, their = ("has an id that stands", "Its") if n_shared == 1 else ("have ids that stand", "Their")
+    return Finding(
         "shared-sessions", "error",
-        f"{count(n_shared, 'session')} of {n_test:,} in the test log have ids that stand in the training log. Their "
-        f"clicks are known before they are predicted{numbered}. Split whole sessions, by time (gru4rec prepare does)",
-    )]  # fmt: skip
+        f"{count(n_shared, 'session')} of {n_test:,} in the test log {have} in the training log, such as {example}. "
+        f"{their} clicks are known before they are predicted{numbered}. Split whole sessions, by time (gru4rec prepare "
+        "does)",
+    )  # fmt: skip
 
 
-def _copied(n_copies: int, n_test: int, n_shared: int) -> list[Finding]:
-    if not n_copies:
-        return []
-    under = "" if n_shared else " under other ids"
-    return [Finding(
+def _copied(n_copies: int, n_test: int, n_shared: int, example: Any) -> Finding:
+    stand, them = ("stands", "it") if n_copies == 1 else ("stand", "them")
+    under = "" if n_shared else " under another id" if n_copies == 1 else " under other ids"
+    return Finding(
         "copied-sessions", "error",
-        f"{count(n_copies, 'session')} of {n_test:,} in the test log stand in the training log{under}, with the same "
-        "items at the same times. The test is then a test of memory: take them out of one of the two",
-    )]  # fmt: skip
+        f"{count(n_copies, 'session')} of {n_test:,} in the test log {stand} in the training log{under}, with the same "
+        f"items at the same times, such as the test log's session {example}. The test is then a test of memory: take "
+        f"{them} out of one of the two",
+    )  # fmt: skip
 
 
 def _paths(frac: float) -> list[Finding]:
@@ -107,17 +124,29 @@ def _other_unit(timing: Timing, test_timing: Timing) -> Finding:
     )  # fmt: skip
 
 
-def _early(frac: float, end: float, test: OrderedLog, timing: Timing) -> list[Finding]:
+def _open_ticks(train: OrderedLog, timing: Timing) -> float:
+    """Return how long before the end of training a session may begin that was merely open then."""
+    if timing.ticks_per_s is not None:
+        return OPEN_S * timing.ticks_per_s
+    durations = train.time_E[train.offsets[1:] - 1] - train.time_E[train.offsets[:-1]]
+    return float(np.quantile(durations, OPEN_QUANTILE))
+
+
+def _early(frac: float, end: float, train: OrderedLog, test: OrderedLog, timing: Timing) -> list[Finding]:
     if not frac:
         return []
-    is_split_by_time = frac < EARLY_WARN_FRAC
+    first = int(test.time_E.argmin())
+    ahead = float(end - test.time_E[first])
+    is_split_by_time = frac < EARLY_WARN_FRAC and ahead <= _open_ticks(train, timing)
+    how_early = f"{ahead:,.10g} ticks" if timing.ticks_per_s is None else spoken(ahead / timing.ticks_per_s)
     advice = "Sessions that were open at the cut; no harm" if is_split_by_time else (
         "The model is trained on the future of what it is tested on: split by time (gru4rec prepare does)"
     )  # fmt: skip
     return [Finding(
         "test-before-train-end", "note" if is_split_by_time else "error" if frac > 0.5 else "warning",
-        f"{percent(frac)} of test events, from {timing.clock.moment(test.time_E.min())} on, are earlier than the end "
-        f"of training ({timing.clock.moment(end)}). {advice}",
+        f"{percent(frac)} of test events are earlier than the end of training ({timing.clock.moment(end)}), by up to "
+        f"{how_early}: session {test.session_id(int(test.session_E[first]))} has one at "
+        f"{timing.clock.moment(test.time_E[first])}. {advice}",
     )]  # fmt: skip
 
 

@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import os
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
+from gru4rec import __version__
 from gru4rec.doctor.examine import Report
 from gru4rec.doctor.findings import SEVERITIES
 from gru4rec.doctor.text import number_lines, verdict
 from gru4rec.errors import ConfigError, DataError
+
+GENERATOR = b'<meta name="generator" content="gru4rec doctor">'
+"""Stands in the head of every page, in the first :data:`HEAD_BYTES`. Only such a file is replaced."""
+
+HEAD_BYTES = 1_000
 
 
 def check_page(path: str | Path) -> None:
     """Make sure that a page can be made, and written there; leaves nothing behind.
 
     Raises:
-        ConfigError: A library is missing.
+        ConfigError: A library is missing, the name is not one of a page, or the file there is not a page of the doctor.
         DataError: The folder is missing or locked, or the path is no file.
     """
     try:
@@ -27,9 +34,13 @@ def check_page(path: str | Path) -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ConfigError(f"a page needs {error.name}, which is missing. Run: pip install 'gru4rec[report]'") from None
-    path = Path(os.path.realpath(path))
+    name, path = Path(path), Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
         raise DataError(f"cannot write {path}: it is not a regular file. Give the path of a page, such as page.html")
+    if not {name.suffix.lower(), path.suffix.lower()} <= {".html", ".htm"}:
+        raise ConfigError(f"the page {name} needs a name that ends in .html or .htm. Give one, such as page.html")
+    if path.exists() and not _is_own(path):
+        raise ConfigError(f"{name} is there, and is no page that gru4rec doctor wrote. Remove it, or give -o another")
     _partial(path).unlink()
 
 
@@ -54,6 +65,15 @@ def write_page(report: Report, path: str | Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def _is_own(path: Path) -> bool:
+    """Tell whether a file is a page of the doctor, by what its head says."""
+    try:
+        with open(path, "rb") as file:
+            return GENERATOR in file.read(HEAD_BYTES)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}. Give another path") from None
+
+
 def _partial(path: Path) -> Path:
     """Make an empty file beside the page, to be renamed."""
     try:
@@ -62,6 +82,12 @@ def _partial(path: Path) -> Path:
         raise DataError(f"cannot write {path}: {error.strerror}. Give a folder that can be written to") from None
     os.close(handle)
     return Path(name)
+
+
+def _sizes(report: Report) -> list[str]:
+    """Say how large the files are that were read; nothing of tables."""
+    files = [Path(log) for log in (report.log, report.test) if log is not None]
+    return [f"{file.name}: {file.stat().st_size / 1e6:,.2f} MB" for file in files if file.is_file()]
 
 
 def page_of(report: Report) -> str:
@@ -74,6 +100,8 @@ def page_of(report: Report) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(template).render(
         report=report,
+        name=Path(report.log).name,
+        made=" · ".join([f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", f"gru4rec {__version__}", *_sizes(report)]),
         verdict=verdict(report),
         severities=[severity for severity in SEVERITIES if report.counts[severity]],
         numbers=list(number_lines(report)),

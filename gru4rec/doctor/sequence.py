@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gru4rec.doctor.findings import Checked, Finding, percent
+from gru4rec.doctor.findings import Checked, Finding, count, percent
 from gru4rec.doctor.ordered import OrderedLog
 
 K, MIN_ITEMS_PER_PLACE = 20, 10
@@ -33,8 +33,11 @@ PLAUSIBLE_GAIN_FRAC = 0.25
 PLAUSIBLE_GAIN = 0.02
 """The same as a recall, for logs whose shuffled recall is next to nothing."""
 
-N_ERRORS = 3.0
+N_ERRORS = 2.0
 """Standard errors that a difference of two recalls must exceed before it counts."""
+
+MANY_CASES = 1_000
+"""From so many on, an order that shows nothing is said to carry nothing; in fewer cases noise could hide it."""
 
 SEED = 42
 
@@ -57,7 +60,7 @@ def check_sequence(ordered: OrderedLog) -> Checked:
         "standard_error_of_difference": error, "n_targets": n_targets, "n_sessions_used": n_sessions,
         "n_sessions": ordered.n_sessions,
     }  # fmt: skip
-    return Checked(numbers, _judge(numbers))
+    return Checked(numbers, judge(numbers))
 
 
 def _standard_error(recall: float, n: int) -> float:
@@ -66,22 +69,29 @@ def _standard_error(recall: float, n: int) -> float:
     return float(np.sqrt(p * (1 - p) / (n + 4)))
 
 
-def _judge(n: dict[str, float]) -> list[Finding]:
+def judge(n: dict[str, float]) -> list[Finding]:
+    """Say whether the recalls of :func:`check_sequence` show an order."""
     markov, shuffled = n["recall_markov"], n["recall_shuffled"]
     told = (
-        f"Markov counts have the next item among their {n['k']} best in {percent(markov)} of {n['n_targets']:,} cases, "
-        f"in {percent(shuffled)} once sessions are shuffled; the {n['k']} most popular items are right in "
+        f"Markov counts have the next item among their {n['k']} best in {percent(markov)} of "
+        f"{count(int(n['n_targets']), 'case')}, in {percent(shuffled)} once sessions are shuffled; "
+        f"the {'most popular item is' if n['k'] == 1 else str(n['k']) + ' most popular items are'} right in "
         f"{percent(n['recall_popularity'])}"
     )
     gain, noise = markov - shuffled, N_ERRORS * n["standard_error_of_difference"]
-    if gain > noise and gain >= MIN_GAIN_FRAC * shuffled:
+    is_many = n["n_targets"] >= MANY_CASES
+    says_more = not is_many or markov > n["recall_popularity"]
+    shows = gain > noise and gain >= MIN_GAIN_FRAC * shuffled
+    if shows and says_more:
         return []
     hidden = gain + noise >= max(PLAUSIBLE_GAIN_FRAC * shuffled, PLAUSIBLE_GAIN)
-    if gain < MIN_GAIN_FRAC * max(shuffled, PLAUSIBLE_GAIN) and not hidden:
+    if is_many or (gain < MIN_GAIN_FRAC * max(shuffled, PLAUSIBLE_GAIN) and not hidden):
+        lack = "no sign that the order of events matters" if hidden else "the order of events carries nothing"
+        lack = "the last item says less than popularity does" if shows else lack
         return [Finding(
             "not-sequential", "warning",
-            f"the order of events carries nothing: {told}. Check that the time column orders the clicks of a session; "
-            "if it does, a model of co-occurrence serves this log as well as GRU4Rec",
+            f"{lack}: {told}. Check that the session column holds visits and that the time column orders their clicks; "
+            "if they do, a model of co-occurrence or of popularity serves this log as well as GRU4Rec",
         )]  # fmt: skip
     unsure = "too few sessions to tell whether the order of events matters"
     return [Finding("sequence-unknown", "note", f"{unsure}: {told}. Judge it on a longer log")]

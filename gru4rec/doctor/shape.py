@@ -64,7 +64,7 @@ def check_shape(ordered: OrderedLog, timing: Timing) -> Checked:
         day = (seconds // 86_400).astype(np.int64)
         per_day = np.bincount(day - day.min()) if np.ptp(day) < 100_000 else np.empty(0, dtype=np.int64)
         numbers["events_per_day"] = quantiles(per_day) | {"n_days": len(per_day)}
-        curves["per_day"] = per_day
+        curves |= {"per_day": per_day, "first_day": day.min(keepdims=True)}
     return Checked(numbers, [*_repeats(numbers), *_singles(numbers), *_rare(numbers)], curves)
 
 
@@ -74,8 +74,9 @@ def _repeats(numbers: dict[str, Any]) -> list[Finding]:
         return []
     return [Finding(
         "consecutive-repeats", "warning" if frac >= REPEATS_WARN_FRAC else "note",
-        f"{count(n, 'event')} ({percent(frac)} of those to predict) repeat the item just before. Recall then rewards "
-        "saying the same item again; drop them (gru4rec prepare does), unless a repeat means something",
+        f"{count(n, 'event')} ({percent(frac)} of those to predict) {'repeats' if n == 1 else 'repeat'} the item just "
+        "before. Recall then rewards saying the same item again; drop them, unless a repeat means something. (gru4rec "
+        "prepare drops them first; leaving rare items out afterwards can bring equal items together)",
     )]  # fmt: skip
 
 
@@ -98,7 +99,8 @@ def _rare(numbers: dict[str, Any]) -> list[Finding]:
     return [Finding(
         "rare-items", "warning" if frac >= RARE_FRAC else "note",
         f"{count(n, 'item')} of {numbers['n_items']:,} with fewer than {MIN_SUPPORT} events, {percent(frac)} of all "
-        "events. Their vectors stay near where they began; leave them out (gru4rec prepare does) or use a longer log",
+        "events. Their vectors stay near where they began; leave them out, or use a longer log. (gru4rec prepare "
+        "leaves them out before it splits by time, and a part of the log has rare items of its own)",
     )]  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def number_lines(report: Report) -> Iterator[tuple[str, str]]:
     """Yield (subject, sentence) for the numbers of every check."""
     n = report.numbers
     shape = n["shape"]
-    yield "events", f"{shape['n_events']:,} in {shape['n_sessions']:,} sessions, {shape['n_items']:,} items"
+    yield "events", _events(n)
     yield "times", f"{n['clock']['first']} to {n['clock']['last']} ({_unit(n['clock']['unit'])})"
     if shape["events_per_day"]:
         yield "per day", f"{_spread(shape['events_per_day'])}; {count(shape['events_per_day']['n_days'], 'day')}"
@@ -48,7 +48,7 @@ def number_lines(report: Report) -> Iterator[tuple[str, str]]:
         f"{_spread(shape['item_support'])} events; {shape['n_items_below_support_5']:,} below 5, with "
         f"{percent(shape['events_below_support_5_frac'])} of events"
     )  # fmt: skip
-    yield "repeats", f"{percent(shape['repeats_frac'])} of events repeat the item just before"
+    yield "repeats", f"{percent(shape['repeats_frac'])} of events to predict repeat the item just before"
     yield "order", _order(n["sequence"])
     if n["gaps"]["gap_s"]:
         yield "gaps", _gaps(n["gaps"])
@@ -57,6 +57,21 @@ def number_lines(report: Report) -> Iterator[tuple[str, str]]:
     if "leaks" in n:
         yield "test", _leaks(n["leaks"])
     yield from spoken_cost(n["cost"])
+
+
+def _events(n: dict[str, dict[str, Any]]) -> str:
+    shape, n_rows, left_out = n["shape"], n["rows"]["n_rows"], n["clock"]["n_left_out"]
+    others = [unit for unit in n["clock"]["n_rows_by_unit"] if unit != n["clock"]["unit"]]
+    reasons = [
+        *(["copies of other rows"] if n["rows"]["n_copies_left_out"] else []),
+        *([f"rows in {' and '.join(others)}"] if left_out["another_unit"] else []),
+        *(["far-away times"] if left_out["far_away"] else []),
+    ]
+    rest = "test, memory and time" if "leaks" in n else "memory and time"
+    whole = f"{shape['n_events']:,}"
+    if reasons:
+        whole += f" of {n_rows:,} ({' and '.join(reasons)} are left out of all below but {rest})"
+    return f"{whole} in {count(shape['n_sessions'], 'session')}, {count(shape['n_items'], 'item')}"
 
 
 def _unit(unit: str) -> str:
@@ -68,20 +83,20 @@ def _spread(values: dict[str, float]) -> str:
 
 
 def _order(n: dict[str, Any]) -> str:
-    used = "" if n["n_sessions_used"] == n["n_sessions"] else f", from the last {n['n_sessions_used']:,} sessions"
+    used = (
+        "" if n["n_sessions_used"] == n["n_sessions"] else f", from the last {count(n['n_sessions_used'], 'session')}"
+    )
     return (
         f"Recall@{n['k']} of Markov counts {n['recall_markov']:.3f}, on shuffled sessions "
         f"{n['recall_shuffled']:.3f}, of popularity {n['recall_popularity']:.3f} "
-        f"({n['n_targets']:,} events{used})"
+        f"({count(n['n_targets'], 'event')}{used})"
     )
 
 
 def _gaps(n: dict[str, Any]) -> str:
-    gap = n["gap_s"]
-    return (
-        f"median {spoken(gap['median'])}, 99 % up to {spoken(gap['p99'])}, longest {spoken(gap['max'])}; suggested "
-        f"session cut {n['suggested_cut']} ({n['cut_from']})"
-    )
+    gap, cut = n["gap_s"], n["suggested_cut"]
+    advice = "no cut needed" if cut is None else f"suggested session cut {cut}"
+    return f"median {spoken(gap['median'])}, 99 % up to {spoken(gap['p99'])}, longest {spoken(gap['max'])}; {advice}"
 
 
 def _drift(n: dict[str, Any]) -> str:
@@ -93,6 +108,7 @@ def _drift(n: dict[str, Any]) -> str:
 
 def _leaks(n: dict[str, Any]) -> str:
     return (
-        f"{n['n_test_events']:,} events in {n['n_test_sessions']:,} sessions, {n['n_shared_session_ids']:,} with ids "
-        f"of training, {n['n_copied_sessions']:,} copied; {percent(n['cold_test_events_frac'])} of events on new items"
+        f"{count(n['n_test_events'], 'event')} in {count(n['n_test_sessions'], 'session')}, "
+        f"{n['n_shared_session_ids']:,} with ids of training, {n['n_copied_sessions']:,} copied; "
+        f"{percent(n['cold_test_events_frac'])} of events on new items"
     )

@@ -18,6 +18,7 @@ import pytest
 from conftest import ROOT
 from unit.doctor.planted import Rows, clean, joined, split
 
+from gru4rec import __version__
 from gru4rec.cli.main import main
 
 Write = Callable[..., Path]
@@ -125,6 +126,28 @@ def test_settings_decide_the_memory(write: Write) -> None:
     assert large - small == pytest.approx(50.4e6, rel=0.02)
 
 
+@pytest.mark.parametrize("fault", ["ISO times", "missing ids", "a folder", "semicolons"])
+def test_log_that_cannot_be_read_is_sent_to_prepare(fault: str, write: Write) -> None:
+    log = write({"SessionId": np.array([1, 1]), "ItemId": np.array([2, 3]), "Time": np.array([1, 2])})
+    text = log.read_text()
+    log.write_text(text.replace("\t1\n", "\t2026-01-01T00:00:00Z\n") if fault == "ISO times" else
+                   text.replace("1\t2", "\t2") if fault == "missing ids" else text.replace("\t", ";"))  # fmt: skip
+    status, stdout, stderr = call(log.parent if fault == "a folder" else log)
+    assert (status, stdout) == (2, "")
+    assert stderr.startswith("DataError: ")
+    assert str(log.parent) in stderr  # what was said before the hint
+    assert stderr.endswith(". If this is a raw log, gru4rec prepare reads it, and writes what doctor reads\n")
+    assert ".. " not in stderr
+
+
+def test_help_says_which_logs_are_read() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from gru4rec.cli.main import main; main(['doctor', '--help'])"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    assert "a log with numeric times, as gru4rec prepare writes it" in " ".join(done.stdout.split())
+
+
 # --- JSON
 
 
@@ -202,6 +225,17 @@ def test_page_has_captioned_figures_with_ids_of_their_own(write: Write) -> None:
         assert axis in loads.text
 
 
+def test_page_is_headed_by_the_log_its_date_version_and_sizes(write: Write) -> None:
+    train, test = split(clean())
+    html, loads = page_of(write(train), write(test, "test.tsv"))
+    assert "<h1>Log report: log.tsv</h1>" in html
+    assert re.search(
+        rf"\d{{4}}-\d\d-\d\d \d\d:\d\d UTC · gru4rec {re.escape(__version__)} · log.tsv: 0\.\d\d MB · test.tsv: 0\.\d",
+        loads.text,
+    )
+    assert re.search(r"2026-01-\d\d", loads.text[loads.text.index("Events per day") :])  # the axis has dates
+
+
 def test_page_of_an_order_only_log_has_no_figures_of_time(write: Write) -> None:
     rows = clean()
     order = np.lexsort((rows["Time"], rows["SessionId"]))
@@ -230,6 +264,26 @@ def test_page_never_replaces_a_log_that_is_read(write: Write) -> None:
         assert path.read_bytes() == before
 
 
+def test_page_replaces_only_a_page_of_the_doctor(write: Write) -> None:
+    log = write(clean())
+    page, other = log.with_name("page.html"), log.with_name("notes.html")
+    assert call(log, "-o", page)[0] == call(log, "-o", page)[0] == 0
+    other.write_text("<html>my notes</html>")
+    status, stdout, stderr = call(log, "-o", other)
+    assert (status, stdout) == (2, "")
+    assert stderr.startswith(f"ConfigError: {other} is there, and is no page that gru4rec doctor wrote")
+    assert other.read_text() == "<html>my notes</html>"
+
+
+@pytest.mark.parametrize("name", ["model.pt", "page", "page.html.gz"])
+def test_page_needs_the_name_of_a_page(name: str, write: Write) -> None:
+    log = write(clean())
+    status, stdout, stderr = call(log, "-o", log.with_name(name))
+    assert (status, stdout) == (2, "")
+    assert "needs a name that ends in .html or .htm" in stderr
+    assert not log.with_name(name).exists()
+
+
 @pytest.mark.parametrize("page", ["missing/page.html", "."])
 def test_page_that_cannot_be_written_is_refused_before_the_log_is_read(page: str, write: Write) -> None:
     log = write(clean())
@@ -242,7 +296,8 @@ def test_page_that_cannot_be_written_is_refused_before_the_log_is_read(page: str
 def test_page_interrupted_keeps_the_old_one(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     log = write(clean())
     page = log.with_name("page.html")
-    page.write_text("old")
+    assert call(log, "-o", page)[0] == 0
+    old = page.read_text()
 
     def full(self: Path, target: Path) -> Path:
         raise OSError(28, "No space left on device")
@@ -251,7 +306,7 @@ def test_page_interrupted_keeps_the_old_one(write: Write, monkeypatch: pytest.Mo
     status, _, stderr = call(log, "-o", page)
     assert status == 2
     assert "No space left on device" in stderr
-    assert page.read_text() == "old"
+    assert page.read_text() == old
     assert sorted(path.name for path in log.parent.iterdir()) == ["log.tsv", "page.html"]
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from unit.doctor.planted import Rows, clean, examined, in_time_order, joined, message, names, session, split, taken
 
+from gru4rec.data.files import Columns
 from gru4rec.data.simulate import DAY_S, START_S
 from gru4rec.data.simulated_logs import shuffle_items
+from gru4rec.doctor.examine import examine
+from gru4rec.doctor.sequence import judge
+from gru4rec.doctor.text import number_lines
 
 YEAR_S = 365 * DAY_S
 
@@ -73,6 +80,29 @@ def test_items_mixed_across_sessions_are_not_sequential() -> None:
     assert "not-sequential" in names(examined(rows | {"ItemId": shuffle_items(rows["ItemId"], seed=1)}))
 
 
+@pytest.mark.parametrize(
+    ("markov", "shuffled", "popularity", "n_targets", "found"),
+    [
+        (0.023, 0.021, 0.032, 11_230, "not-sequential"),  # bol, its items permuted
+        (0.023, 0.021, 0.01, 11_230, "not-sequential"),
+        (0.20, 0.10, 0.25, 11_230, "not-sequential"),
+        (0.025, 0.021, 0.032, 400, "sequence-unknown"),
+        (0.341, 0.255, 0.05, 11_230, None),
+    ],
+)
+def test_many_cases_without_order_are_a_warning_and_only_few_are_unsure(
+    markov: float, shuffled: float, popularity: float, n_targets: int, found: str | None
+) -> None:
+    error = float(np.hypot(*(np.sqrt(p * (1 - p) / n_targets) for p in (markov, shuffled))))
+    numbers = {
+        "k": 20, "recall_markov": markov, "recall_shuffled": shuffled, "recall_popularity": popularity,
+        "n_targets": n_targets, "standard_error_of_difference": error,
+    }  # fmt: skip
+    assert [finding.name for finding in judge(numbers)] == ([found] if found else [])
+    assert all(f"are right in {100 * popularity:.2g} %" in finding.message for finding in judge(numbers))
+    assert all("the most popular item is right" in finding.message for finding in judge(numbers | {"k": 1}))
+
+
 # --- leaks
 
 
@@ -81,7 +111,11 @@ def test_leaked_session_is_named_even_if_it_is_one() -> None:
     leaked = taken(test, test["SessionId"] == test["SessionId"][0])
     report = examined(joined(train, leaked), test)
     assert names(report) == {"shared-sessions", "copied-sessions"}
+    one = str(test["SessionId"][0])
     assert "1 session of" in message(report, "shared-sessions")
+    assert f"has an id that stands in the training log, such as {one}" in message(report, "shared-sessions")
+    assert "stands in the training log, with" in message(report, "copied-sessions")
+    assert f"session {one}." in message(report, "copied-sessions")
     assert report.numbers["leaks"]["n_shared_session_ids"] == report.numbers["leaks"]["n_copied_sessions"] == 1
 
 
@@ -143,6 +177,31 @@ def test_few_test_events_before_the_end_of_training_are_a_note() -> None:
     assert names(report) == set()
     assert 0 < report.numbers["leaks"]["test_events_before_end_frac"] < 0.05
     assert "test-before-train-end" in names(report, ["note"])
+
+
+def test_sessions_from_weeks_before_the_cut_are_no_open_ones() -> None:
+    train, test = split(clean())
+    moved = one_in(150, train)
+    early = taken(train, moved)
+    report = examined(taken(train, ~moved), in_time_order(joined(test, early)))
+    assert report.numbers["leaks"]["test_events_before_end_frac"] < 0.05
+    assert names(report) == {"test-before-train-end", "test-hole-in-time"}
+    said = message(report, "test-before-train-end")
+    assert "no harm" not in said
+    assert re.search("by up to 1[56][.0-9]* days: session", said)
+    assert f"session {early['SessionId'][np.argmin(early['Time'])]} has one at 2026-01-0" in said
+
+
+def test_one_session_from_weeks_before_the_cut_is_no_open_one() -> None:
+    train, test = split(clean())
+    moved = train["SessionId"] == in_time_order(train)["SessionId"][200]
+    assert "test-before-train-end" in names(examined(taken(train, ~moved), joined(test, taken(train, moved))))
+
+
+def test_wrong_clock_of_a_test_event_is_told_once() -> None:
+    train, test = split(clean())
+    test["Time"][5] = 0
+    assert names(examined(train, test)) == {"test-far-away-times"}
 
 
 def test_other_unit_in_the_test_log_is_said() -> None:
@@ -245,6 +304,18 @@ def test_milliseconds_among_seconds_are_an_error(share: int) -> None:
     report = examined(with_time(rows, changed, rows["Time"] * 1_000))
     assert names(report) == {"mixed-time-units"}
     assert f"{min(changed.sum(), (~changed).sum()):,} like" in message(report, "mixed-time-units")
+    n_kept, unit = max((changed.sum(), "s"), ((~changed).sum(), "ms"))
+    events = dict(number_lines(report))["events"]
+    assert events.startswith(f"{n_kept:,} of {len(changed):,} (rows in {unit} are left out")
+
+
+def test_rows_that_are_left_out_are_counted_in_the_line_of_events() -> None:
+    rows = clean()
+    assert dict(number_lines(examined(rows)))["events"].startswith(f"{len(rows['Time']):,} in ")
+    again = joined(rows, taken(rows, np.arange(0, len(rows["Time"]), 20)))
+    again["Time"][1] = 0
+    events = dict(number_lines(examined(again)))["events"]
+    assert events.startswith(f"{len(rows['Time']) - 1:,} of {len(again['Time']):,} (copies of other rows and far-away")
 
 
 def test_clock_set_back_in_a_file_in_time_order_is_found() -> None:
@@ -301,8 +372,39 @@ def test_user_column_as_session_column_is_found_with_a_cut_between_the_hills() -
     rows = clean()
     report = examined(rows | {"SessionId": rows["SessionId"] % 397})
     assert names(report) == {"sessions-span-visits"}
-    assert "--gap" in message(report, "sessions-span-visits")
+    cut = report.numbers["gaps"]["suggested_cut"]
+    assert (
+        f"`gru4rec prepare LOG -o DIR --user_key SessionId --item_key ItemId --time_key Time --gap {cut}`"
+        in message(report, "sessions-span-visits")
+    )
+    assert f"suggested session cut {cut}" in dict(number_lines(report))["gaps"]
     assert 1_800 <= report.numbers["gaps"]["suggested_cut_s"] <= 6 * 3_600  # the shop's own gaps end at half an hour
+
+
+def test_advice_to_cut_names_the_log_and_its_columns(tmp_path: Path) -> None:
+    rows = clean()
+    table = {"visitor id": rows["SessionId"] % 397, "sku": rows["ItemId"], "at": rows["Time"]}
+    path = tmp_path / "my log.tsv"
+    lines = ["\t".join(table), *("\t".join(map(str, row)) for row in zip(*table.values(), strict=True))]
+    path.write_text("\n".join(lines) + "\n")
+    report = examine(path, columns=Columns("visitor id", "sku", "at"), timing=False)
+    command = f"prepare '{path}' -o DIR --user_key 'visitor id' --item_key sku --time_key at --gap "
+    assert command in message(report, "sessions-span-visits")
+
+
+def test_sessions_that_span_no_visits_need_no_cut() -> None:
+    report = examined(clean())
+    assert dict(number_lines(report))["gaps"].endswith("; no cut needed")
+    assert report.numbers["gaps"]["suggested_cut"] is None
+
+
+def test_gaps_that_are_nearly_all_0_are_not_described() -> None:
+    rows = clean()
+    rows = taken(rows, np.lexsort((rows["Time"], rows["SessionId"])))
+    report = examined(rows | {"Time": rows["Time"] // 3_600 * 3_600})
+    assert report.numbers["clock"]["equal_neighbour_times_frac"] > 0.9
+    assert "gaps" not in dict(number_lines(report))
+    assert "gap_histogram" not in report.curves
 
 
 def test_file_written_twice_is_an_error_and_told_once() -> None:
@@ -336,6 +438,18 @@ def test_consecutive_repeats_are_counted() -> None:
     report = examined(in_time_order(joined(rows, repeats | {"Time": repeats["Time"] + 1})))
     assert names(report) == {"consecutive-repeats"}
     assert report.numbers["shape"]["n_consecutive_repeats"] >= 0.9 * len(again)  # some gaps are of one second
+    share = re.search(r"\(([\d.]+ %) of those to predict\)", message(report, "consecutive-repeats"))
+    assert share is not None
+    assert dict(number_lines(report))["repeats"] == f"{share[1]} of events to predict repeat the item just before"
+
+
+@pytest.mark.parametrize("name", ["consecutive-repeats", "rare-items"])
+def test_advice_is_true_of_a_log_that_prepare_wrote(name: str) -> None:
+    rows = clean()
+    rows["ItemId"][0], rows["ItemId"][rows["SessionId"] == rows["SessionId"][1]] = 1, 2
+    said = message(examined(rows), name)
+    assert "(gru4rec prepare does)" not in said
+    assert re.search("afterwards can bring equal items|rare items of its own", said)
 
 
 def test_session_column_that_numbers_events_is_found() -> None:
@@ -380,6 +494,18 @@ def test_items_that_begin_in_the_last_tenth_are_cold() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_few_events_a_day_do_not_jump(seed: int) -> None:
     assert "volume-jump" not in names(examined(clean(seed, n_sessions=90, days=60)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_days_of_20_events_that_differ_by_chance_do_not_jump(seed: int) -> None:
+    assert "volume-jump" not in names(examined(clean(seed, n_sessions=800, days=200)))
+
+
+def test_counts_of_one_have_no_plural() -> None:
+    rows = {"SessionId": np.array([1, 1, 1]), "ItemId": np.array([4, 5, 4]), "Time": START_S + np.arange(3)}
+    lines = dict(number_lines(examined(rows, rows | {"SessionId": rows["SessionId"] + 1})))
+    assert lines["events"] == "3 in 1 session, 2 items"
+    assert lines["test"].startswith("3 events in 1 session,")
 
 
 def test_source_switched_on_halfway_is_a_jump_of_volume() -> None:
