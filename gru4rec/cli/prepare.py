@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gru4rec.cli.common import add_output_options, say
-from gru4rec.errors import ConfigError
+from gru4rec.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from gru4rec.prepare.job import Preparation
@@ -155,7 +155,7 @@ _DECIDED_BY_RECIPE = (
 def run(args: argparse.Namespace) -> int:
     """Carry the command out."""
     from gru4rec.prepare.account import summary
-    from gru4rec.prepare.job import need_polars, prepare
+    from gru4rec.prepare.job import need_polars
     from gru4rec.prepare.sources import find_files
 
     need_polars()
@@ -165,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         preparation = preparation_of(args)
         paths = find_files(args.raw)
-    account = prepare(
+    account = _prepared(
         paths,
         Path(args.output),
         preparation,
@@ -182,6 +182,17 @@ def run(args: argparse.Namespace) -> int:
     say(args, f"wrote {args.output} in {account['seconds']:.1f}s")
     sys.stdout.write(f"{json.dumps(account)}\n" if args.json else summary(account))
     return 0
+
+
+def _prepared(*given: Any, **options: Any) -> dict[str, Any]:
+    from gru4rec.prepare.job import prepare
+
+    try:
+        return prepare(*given, **options)
+    except MemoryError:
+        raise DataError(
+            "the log does not fit into memory, about 60 bytes a row. Prepare part of it, or use a larger machine"
+        ) from None
 
 
 def _by_recipe(args: argparse.Namespace) -> tuple[list[Path], Preparation, Any]:

@@ -64,6 +64,7 @@ class LaneSchedule:
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size} leaves no lane. Give 1 or more")
+        sessions.check_offsets()
         sessions.check_predictable()
         n_lanes = min(batch_size, sessions.n_sessions - sessions.n_single_event_sessions)
         position_P, lane_P, resets_P = _zeros(

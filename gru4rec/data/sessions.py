@@ -13,6 +13,8 @@ from gru4rec.data.events import EventLog
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import DataError
 
+_AGAIN = "Make the session map again; in a cache, delete it"
+
 
 @dataclass(frozen=True)
 class Sessions:
@@ -97,7 +99,8 @@ class Sessions:
                 "out then. Give the log that it was made from"
             )
         new_idx_N = vocabulary.encode(self.items.item_ids)
-        item_idx = new_idx_N[self.item_idx]
+        self.check_offsets()
+        item_idx = new_idx_N[self.items_at(slice(None))]
         known = item_idx >= 0
         if not known.any():
             raise _nothing_known(self.items, self.source)
@@ -145,7 +148,16 @@ class Sessions:
             return self.item_support.copy()
         return np.bincount(self.item_idx, minlength=self.items.n_items)
 
-    def items_at(self, position: np.ndarray) -> np.ndarray:
+    def check_offsets(self) -> None:
+        """Make sure that each session has an event.
+
+        Raises:
+            DataError: The offsets do not rise, as in a session map whose file was damaged.
+        """
+        if self.n_sessions and self.lengths.min() < 1:
+            raise DataError(f"{self.source} holds sessions that end before they begin: its file is damaged. {_AGAIN}")
+
+    def items_at(self, position: np.ndarray | slice) -> np.ndarray:
         """Return the item index of events, int32 of the shape of ``position``; a look-up that is safe to index with.
 
         Raises:
@@ -156,7 +168,7 @@ class Sessions:
         if found.size and not 0 <= found.min() <= found.max() < self.items.n_items:
             raise DataError(
                 f"{self.source} holds an item index outside its {self.items.n_items:,} items: its file is damaged. "
-                "Make the session map again; in a cache, delete it"
+                f"{_AGAIN}"
             )
         return found
 

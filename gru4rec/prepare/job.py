@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from gru4rec.data.session_cache import cached_sessions, check_cache
 from gru4rec.errors import ConfigError, DataError
@@ -100,6 +99,8 @@ def prepare(
     started = time.perf_counter()
     check_free(folder, replace=force, inputs=list(paths))
     if cache is not None:
+        if Path(os.path.realpath(folder)) in (real := Path(os.path.realpath(cache)), *real.parents):
+            raise ConfigError(f"the cache {cache} would lie in {folder}, which is made anew. Give another --cache")
         check_cache(cache)
     with stage("reading", None) as on_rows:
         raw = read_raw(paths, preparation.layout, on_rows=on_rows)
@@ -198,8 +199,8 @@ def _write_split(
             make = partial(as_sessions, split.parts[name], ids, str(paths[name]))
             cached_sessions(paths[name], cache=cache, make=make)
     return {
-        "test_from": ids.written(np.asarray(split.cut)).item(),
-        "valid_from": ids.written(np.asarray(split.valid_cut)).item(),
+        "test_from": ids.written_moment(split.cut),
+        "valid_from": ids.written_moment(split.valid_cut),
         "parts": {name: counts(part, ids.clock) for name, part in split.parts.items()},
         "dropped": {reason: count for reason, count in split.dropped.items() if count},
         "dropped_inside": {reason: count for reason, count in split.dropped_inside.items() if count},

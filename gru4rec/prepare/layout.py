@@ -11,7 +11,6 @@ from typing import Literal
 from gru4rec.errors import ConfigError
 
 TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
-TIME_UNITS: tuple[TimeUnit, ...] = ("auto", "s", "ms", "us", "ns")
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,8 @@ class RawLayout:
                 "sessions come from a session column or are cut from a user's events: "
                 "give one of --session_key and --user_key"
             )
-        if self.separator is not None and len(self.separator) != 1:
-            raise ConfigError(f"separator {self.separator!r} is not one character. Give one, such as ';' or TAB")
+        if self.separator is not None and (len(self.separator.encode()) != 1 or self.separator in '"\r\n'):
+            raise ConfigError(f"separator {self.separator!r} is not one ASCII character. Give one, such as ';' or TAB")
         keys = (self.group_key, self.item_key, self.time_key)
         if len(set(keys)) < 3:
             raise ConfigError(

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from gru4rec.data.sessions import Sessions
-from gru4rec.data.vocabulary import Vocabulary
+from gru4rec.data.vocabulary import Vocabulary, integers_where_possible
 from gru4rec.prepare.steps import SessionEvents
 from gru4rec.prepare.write import Ids
 
@@ -24,7 +24,7 @@ def as_sessions(events: SessionEvents, ids: Ids, source: str) -> Sessions:
     Returns:
         Sessions by start time (ties by session id), items numbered by their first appearance in the file.
     """
-    order = np.argsort(events.start, kind="stable")
+    order = np.lexsort((_session_rank(events, ids), events.start))
     lengths = events.lengths[order]
     offsets = np.zeros(len(order) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
@@ -42,8 +42,8 @@ def as_sessions(events: SessionEvents, ids: Ids, source: str) -> Sessions:
     return Sessions(
         item_idx=item_idx,
         offsets=offsets,
-        start_time=ids.written(events.start[order]),
-        items=Vocabulary(_plain_text(ids.item_ids.take(pa.array(items)))),
+        start_time=_as_times(ids.written(events.start[order]), ids.written(events.time), source),
+        items=Vocabulary(_as_ids(ids.item_ids.take(pa.array(items)))),
         source=source,
     )
 
@@ -58,5 +58,23 @@ def _by_first_appearance(item: np.ndarray, n_codes: int) -> np.ndarray:
     return order[: int(np.count_nonzero(first < len(item)))]
 
 
-def _plain_text(ids: pa.Array) -> pa.Array:
-    return ids.cast(pa.string()) if pa.types.is_large_string(ids.type) else ids
+def _as_times(start_time: np.ndarray, all_times: np.ndarray, source: str) -> np.ndarray:
+    """Return times in the type that a reader finds: a text file says of whole numbers only that they are whole."""
+    if source.endswith(".tsv") and all_times.dtype.kind == "f" and not np.any(all_times % 1):
+        return start_time.astype(np.int64)
+    return start_time
+
+
+def _session_rank(events: SessionEvents, ids: Ids) -> np.ndarray:
+    """Return (n_sessions,), what the part's session ids are ordered by: numbers, if those of this part all are."""
+    if ids.session_ids is None:
+        return events.session
+    own = _as_ids(ids.session_ids.take(pa.array(events.session)))
+    return own.to_numpy() if pa.types.is_integer(own.type) else events.session
+
+
+def _as_ids(ids: pa.Array) -> pa.Array:
+    """Return ids in the type that a reader finds: a part's may all be integers where the log's are not."""
+    if pa.types.is_integer(ids.type):
+        return ids
+    return integers_where_possible(ids.cast(pa.string()))

@@ -145,6 +145,8 @@ class _Columns:
         expressions = [] if keep is None else [_holds(keep).alias("counts")]
         for name, key in (("group", layout.group_key), ("item", layout.item_key)):
             text = _given(_counted(key, keep), layout.missing)
+            if name == "item" and layout.keep_after_cut is not None:  # what other rows hold there is no item
+                text = pl.when(_holds(layout.keep_after_cut)).then(text)
             if self.kinds[name] == "integer":
                 expressions += [text.cast(pl.Int64, strict=False).alias(name), _no_integer(text).alias(f"bad_{name}")]
             else:
@@ -238,7 +240,8 @@ class _Columns:
         return f" and --keep: column {keep.column!r} holds {seen}"
 
     def _numeric_clock(self, time: np.ndarray, source: str) -> Clock:
-        return Clock("ms") if self.layout.date_key is not None else clock_of(time, self.layout.time_unit, source)
+        unit = "ms" if self.layout.date_key is not None else self.layout.time_unit
+        return clock_of(time, unit, source)
 
     def _codes(self, name: str, key: str, source: str) -> tuple[np.ndarray, pa.Array]:
         """Return int32 (n,) codes in the order of the ids, and the ids."""
@@ -322,6 +325,13 @@ def _sniffed(path: Path, layout: RawLayout) -> dict[str, _Kind]:
         .select(**{name: _given(_counted(key, layout.keep), layout.missing) for name, key in keys.items()})
         .head(_SNIFFED_ROWS)
     )
+    if layout.keep_after_cut is not None:
+        rows = (
+            scan(path, layout)
+            .filter(_holds(layout.keep_after_cut))
+            .select(**{name: _given(_counted(key, layout.keep), layout.missing) for name, key in keys.items()})
+            .head(_SNIFFED_ROWS)
+        )
     texts = pl.DataFrame(schema=dict.fromkeys(keys, pl.String))
     for batch in _batches(rows, path):
         texts = texts.vstack(batch)

@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     import polars as pl
 
 _SEPARATORS = ("\t", ",", ";", "|")
+_PIECE_BYTES = 1 << 24
+_JSON_LINES = 10_000
+"""Lines of a JSON file in which each column must occur once."""
+
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}
 _WORDS = {"\t": "TAB", ",": "comma", ";": "semicolon", "|": "bar"}
 
 
 def find_files(patterns: Sequence[str]) -> list[Path]:
-    """Return the files that paths, folders' files or glob patterns name, each once, in the order given.
+    """Return the files that paths or glob patterns name, each once, in the order given.
 
     Raises:
         DataError: A path or a pattern names no file.
@@ -36,6 +40,10 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
     found: dict[Path, Path] = {}
     for pattern in patterns:
         path = Path(pattern)
+        try:
+            path.exists()
+        except OSError as error:
+            raise DataError(f"cannot look at {pattern}: {error.strerror}. Check the path and its mode") from None
         if path.is_dir():
             raise DataError(f"{pattern} is a folder. Give its files, such as '{pattern.rstrip('/')}/*.csv'")
         paths = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
@@ -154,14 +162,29 @@ def _scan_text(path: Path, layout: RawLayout, head: bytes) -> pl.LazyFrame:
             )
         names = list(layout.header)
     _need_columns(names, layout, f"{path} (separated by {_WORDS.get(separator, repr(separator))})")
-    return pl.scan_csv(
+    is_quoted = _has_quoted_fields(path, separator)
+    frame = pl.scan_csv(
         path,
         has_header=layout.header is None,
         new_columns=names,
         separator=separator,
+        quote_char='"' if is_quoted else None,
         infer_schema=False,
         glob=False,
-    ).select(list(layout.flags))
+    )
+    return frame.select(map(_unless_empty, layout.flags) if is_quoted else list(layout.flags))
+
+
+def _has_quoted_fields(path: Path, separator: str) -> bool:
+    """Tell whether a field begins with a quote; a quote within a field, as in 5" tv, is a character like others."""
+    starts = [f'{before}"'.encode() for before in (separator, "\n", "\r")]
+    with _opened(path) as stream:
+        end = b"\n"
+        while piece := stream.read(_PIECE_BYTES):
+            if piece.find(b'"') >= 0 and any(start in end + piece for start in starts):
+                return True
+            end = piece[-1:]
+    return False
 
 
 def _first_line(path: Path, head: bytes) -> str:
@@ -190,7 +213,7 @@ def _separator(first_line: str, layout: RawLayout) -> str:
 def _scan_json_lines(path: Path, layout: RawLayout) -> pl.LazyFrame:
     import polars as pl
 
-    names = list(pl.scan_ndjson(path).collect_schema())
+    names = list(pl.scan_ndjson(path, infer_schema_length=_JSON_LINES).collect_schema())
     _need_columns(names, layout, str(path))
     return pl.scan_ndjson(path, schema=dict.fromkeys(layout.flags, pl.String)).select(map(_unless_empty, layout.flags))
 
@@ -222,7 +245,8 @@ def _as_text(name: str, kind: Any, path: Path) -> pl.Expr:
     if isinstance(kind, pl.String | pl.Categorical | pl.Enum):
         return _unless_empty(name)
     if kind.is_float():  # what pandas makes of integers once one of them was missing
-        return pl.when(column.round() == column).then(column.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(
+        is_exact = (column.round() == column) & (column.abs() < 2**53)
+        return pl.when(is_exact).then(column.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(
             column.fill_nan(None).cast(pl.String)
         ).alias(name)  # fmt: skip
     if isinstance(kind, pl.Date | pl.Datetime):

@@ -97,7 +97,7 @@ def sessions_of(raw: RawEvents, *, gap: float | None) -> SessionEvents:
         gap: Ticks; a longer pause ends a session. None leaves the groups as they are.
 
     Returns:
-        All events, also those that count for the cut alone; ``counting`` drops them.
+        The events, without those that count for the cut alone.
     """
     from gru4rec.prepare.order import in_order  # loads Numba
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -53,6 +55,13 @@ class Ids:
             return ticks
         return ticks // TICKS_PER_S["us"] if self.whole_seconds else ticks / TICKS_PER_S["us"]
 
+    def written_moment(self, tick: float) -> float:
+        """Return a moment in the unit of the files, exactly: whole where it can be."""
+        if not self.clock.from_text:
+            return tick
+        seconds = tick / TICKS_PER_S["us"]
+        return int(seconds) if seconds.is_integer() else seconds
+
 
 @contextlib.contextmanager
 def new_folder(folder: Path, *, replace: bool, inputs: list[Path]) -> Iterator[Path]:
@@ -66,6 +75,7 @@ def new_folder(folder: Path, *, replace: bool, inputs: list[Path]) -> Iterator[P
     Raises:
         DataError: There is something of that name already, or the folder cannot be written.
     """
+    folder = Path(os.path.realpath(folder))
     check_free(folder, replace=replace, inputs=inputs)
     partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
     try:
@@ -77,6 +87,7 @@ def new_folder(folder: Path, *, replace: bool, inputs: list[Path]) -> Iterator[P
                 f"cannot write {folder}: {error.strerror}. Choose a folder that can be written to"
             ) from None
         yield partial
+        check_free(folder, replace=replace, inputs=inputs)  # it may have come meanwhile
         _take_name(partial, folder)
     except (OSError, pa.ArrowException) as error:
         raise DataError(
@@ -92,7 +103,11 @@ def check_free(folder: Path, *, replace: bool, inputs: list[Path]) -> None:
     Raises:
         DataError: There is something of that name already.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    try:
+        is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    except OSError as error:
+        raise DataError(f"cannot write {folder}: {error.strerror}. Choose a folder that can be written to") from None
+    if is_free:
         return
     if not folder.is_dir():
         raise DataError(f"{folder} is a file. Give a folder that does not exist yet")
@@ -111,9 +126,11 @@ def _take_name(partial: Path, folder: Path) -> None:
         folder.rename(old)
     try:
         partial.rename(folder)
-    except OSError:
-        if old.exists():
+    except OSError as error:
+        try:
             old.rename(folder)
+        except OSError:
+            raise DataError(f"cannot write {folder}: {error.strerror}. What was there is in {old}") from None
         raise
     shutil.rmtree(old, ignore_errors=True)
 
@@ -133,14 +150,9 @@ def write_part(
     pieces = _tables(events, ids)
     first = next(pieces)
     with writer(path, first.schema) as file:
-        for piece in _chain(first, pieces):
+        for piece in itertools.chain([first], pieces):
             file.write_table(piece)
             on_rows(piece.num_rows)
-
-
-def _chain(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    yield first
-    yield from rest
 
 
 def _tables(events: SessionEvents, ids: Ids) -> Iterator[pa.Table]:

@@ -10,6 +10,7 @@ import pytest
 
 from gru4rec.cli.main import main
 from gru4rec.data.events import load_events
+from gru4rec.data.session_cache import cached_sessions
 from gru4rec.data.sessions import Sessions
 from gru4rec.prepare import mapped, write
 from gru4rec.prepare.layout import RawLayout
@@ -91,3 +92,37 @@ def test_a_cache_that_cannot_be_written_is_found_before_the_log_is_read(
     (tmp_path / "raw.csv").write_text("no log at all")
     assert main(argv) == 2
     assert "cannot write to the cache " in capsys.readouterr().err
+
+
+ODD = {
+    "a session id that only the test has": ("who", "x"),
+    "an item id that only the test has": ("item", "007"),
+    "fractions of a second that only the test has": ("when", "2020-09-14T20:00:00.5Z"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".tsv"])
+@pytest.mark.parametrize("what", ODD)
+def test_cache_holds_what_reading_gives_where_the_log_has_more_kinds(what: str, suffix: str, tmp_path: Path) -> None:
+    column, odd = ODD[what]
+    rows = [(n, (n * 7 + k) % 23, START + n // 9 * 3_600 + k) for n in range(300) for k in range(4)]
+    log = pd.DataFrame(rows, columns=["who", "item", "when"]).astype(str)
+    log["when"] = pd.to_datetime(log["when"].astype(int), unit="s").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    last = log[log["who"] == "299"].index
+    if column == "when":
+        log.loc[last, "when"] = odd
+    else:
+        log.loc[last if column == "who" else last[:3], column] = odd
+    log.to_csv(tmp_path / "raw.csv", index=False)
+    keys = ["--session_key", "who", "--item_key", "item", "--time_key", "when", "--test_fraction", "0.1"]
+    keys += ["--min_item_support", "1", "--cold_items", "keep", *(["--tsv"] if suffix == ".tsv" else [])]
+    cache, out = tmp_path / "cache", tmp_path / "out"
+    assert main(["prepare", str(tmp_path / "raw.csv"), "-o", str(out), "--cache", str(cache), "--quiet", *keys]) == 0
+    path = out / f"train_full{suffix}"
+    told: list[str] = []
+    found, wanted = cached_sessions(path, cache=cache, tell=told.append), Sessions.from_log(load_events(path))
+    assert "mapped from the cache" in told[0]
+    for name in ("item_idx", "offsets", "start_time"):
+        assert getattr(found, name).dtype == getattr(wanted, name).dtype
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    assert found.items.item_ids.equals(wanted.items.item_ids)

@@ -23,11 +23,14 @@ Rows = list[tuple[int, int, int]]
 
 @st.composite
 def click_logs(draw: st.DrawFn) -> Rows:
-    """Rows of user, item, second over ten days, dense enough that sessions repeat, cross cuts and lose events."""
+    """Rows of user, item, second over ten days, dense enough that sessions repeat, cross cuts and lose events.
+
+    No visit runs past midnight of the last day, which is the test then.
+    """
     visits = draw(
-        st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9), st.integers(0, 23)), min_size=30, max_size=60)
+        st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9), st.integers(0, 17)), min_size=30, max_size=60)
     )
-    rows = [(9, item, START + day * DAY) for day in range(10) for item in (1, 2, 3)]  # each part has something
+    rows = [(9, item, START + day * DAY) for day in range(10) for item in range(1, 10)]  # each part has something
     for user, day, hour in visits:
         time = START + day * DAY + hour * 3_600
         for item, pause in draw(

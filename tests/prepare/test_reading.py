@@ -18,6 +18,7 @@ import pytest
 from gru4rec.cli.main import main
 from gru4rec.data.events import load_events
 from gru4rec.data.sessions import Sessions
+from gru4rec.prepare import raw, steps, write
 
 START = 1_599_955_200  # 2020-09-13 00:00 UTC
 
@@ -31,8 +32,8 @@ def a_log(n_users: int = 40, seed: int = 3) -> pd.DataFrame:
     return pd.DataFrame({"user": user, "item": item, "time": np.sort(time)})
 
 
-def prepare(raw: list[Path] | Path, out: Path, *flags: str) -> dict[str, Any]:
-    paths = [str(path) for path in (raw if isinstance(raw, list) else [raw])]
+def prepare(given: list[Path] | Path, out: Path, *flags: str) -> dict[str, Any]:
+    paths = [str(path) for path in (given if isinstance(given, list) else [given])]
     keys = ["--user_key", "user", "--item_key", "item", "--time_key", "time", "--test_days", "2"]
     assert main(["prepare", *paths, "-o", str(out), "--quiet", *keys, *flags]) == 0
     return json.loads((out / "stats.json").read_text())
@@ -89,16 +90,15 @@ def test_several_files_and_a_pattern_are_one_log(tmp_path: Path, expected: dict[
 
 
 def test_the_same_file_given_twice_is_read_once(tmp_path: Path, expected: dict[str, pa.Table]) -> None:
-    raw = written(a_log(), tmp_path, "csv")
-    (tmp_path / "link.csv").symlink_to(raw)
-    prepare([raw, raw, tmp_path / "link.csv"], tmp_path / "out")
+    path = written(a_log(), tmp_path, "csv")
+    (tmp_path / "link.csv").symlink_to(path)
+    prepare([path, path, tmp_path / "link.csv"], tmp_path / "out")
     assert parts(tmp_path / "out") == expected
 
 
 def test_files_of_several_forms_mix(tmp_path: Path, expected: dict[str, pa.Table]) -> None:
     log = a_log()
-    raw = [written(log[:500], tmp_path, "csv"), written(log[500:], tmp_path, "parquet")]
-    prepare(raw, tmp_path / "out")
+    prepare([written(log[:500], tmp_path, "csv"), written(log[500:], tmp_path, "parquet")], tmp_path / "out")
     assert parts(tmp_path / "out") == expected
 
 
@@ -307,9 +307,9 @@ def test_order_only_times_split_by_fraction(tmp_path: Path) -> None:
 
 
 def prepare_by_fraction(log: pd.DataFrame, folder: Path) -> dict[str, Any]:
-    raw = written(log, folder, "csv")
+    path = written(log, folder, "csv")
     keys = ["--session_key", "user", "--item_key", "item", "--time_key", "time", "--test_fraction", "0.1"]
-    assert main(["prepare", str(raw), "-o", str(folder / "out"), "--quiet", *keys]) == 0
+    assert main(["prepare", str(path), "-o", str(folder / "out"), "--quiet", *keys]) == 0
     return json.loads((folder / "out" / "stats.json").read_text())
 
 
@@ -321,3 +321,86 @@ def test_time_unit_says_what_size_does_not(tmp_path: Path) -> None:
     prepare(written(a_log(), tmp_path, "tsv"), tmp_path / "usual")
     assert parts(tmp_path / "out")["test"]["ItemId"] == parts(tmp_path / "usual")["test"]["ItemId"]
     assert account["time_unit"] == "s"
+
+
+def test_a_quote_within_a_field_is_a_character(tmp_path: Path, expected: dict[str, pa.Table]) -> None:
+    """Inches: a reader that takes them for quotes would swallow what lies between two of them."""
+    titles = np.array(['5" tv', "b", '6" tv', 'x "y" z'])
+    log = a_log()
+    log["title"] = titles[np.arange(len(log)) % 4]
+    lines = ["user\ttitle\titem\ttime"] + [f"{u}\t{title}\t{i}\t{t}" for u, i, t, title in log.itertuples(index=False)]
+    (tmp_path / "raw.tsv").write_text("\n".join(lines) + "\n")
+    assert prepare(tmp_path / "raw.tsv", tmp_path / "out")["rows"] == len(log)
+    assert parts(tmp_path / "out") == expected
+
+
+def test_a_quoted_empty_field_is_empty(tmp_path: Path) -> None:
+    log = a_log().astype(str)
+    log.loc[[3, 700], "item"] = ""
+    log.loc[[4], "user"] = ""
+    quoted = "".join(",".join(f'"{value}"' for value in row) + "\n" for row in log.itertuples(index=False))
+    (tmp_path / "raw.csv").write_text("user,item,time\n" + quoted)
+    account = prepare(tmp_path / "raw.csv", tmp_path / "out")
+    assert (account["dropped"]["no_item"], account["dropped"]["no_user"]) == (2, 1)
+
+
+def test_what_other_events_hold_decides_nothing_about_items(tmp_path: Path, expected: dict[str, pa.Table]) -> None:
+    log = a_log().astype(object).assign(event="view")
+    searches = log[::100].assign(event="search", item="red shoes")
+    mixed = pd.concat([log, searches]).sort_values("time", kind="stable")
+    prepare(written(mixed, tmp_path, "csv"), tmp_path / "out", "--keep_after_cut", "event=view")
+    assert parts(tmp_path / "out") == expected
+
+
+def test_pieces_of_a_file_are_one_log(
+    tmp_path: Path, expected: dict[str, pa.Table], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Read 100 rows at a time: smaller ids come later, a wrong row is named by its place in the file."""
+    monkeypatch.setattr(raw, "_BATCH_ROWS", 100)
+    monkeypatch.setattr(steps, "_BLOCK", 64)
+    monkeypatch.setattr(write, "_ROWS_AT_ONCE", 100)
+    log = a_log()
+    assert log["user"][:100].min() < log["user"].max()
+    prepare(written(log, tmp_path, "csv"), tmp_path / "out")
+    assert parts(tmp_path / "out") == expected
+    shifted = log.assign(user=log["user"].where(log.index < 200, log["user"] - 1_000))
+    prepare(written(shifted, tmp_path, "tsv"), tmp_path / "shifted")
+    ids = pd.factorize(shifted["user"], sort=True)[0]
+    prepare(written(shifted.assign(user=ids), tmp_path, "dat"), tmp_path / "dense")
+    assert parts(tmp_path / "shifted") == parts(tmp_path / "dense")
+    wrong = log.astype(object)
+    wrong.loc[731, "time"] = "noon"
+    path = written(wrong, tmp_path, "txt")
+    keys = ["--user_key", "user", "--item_key", "item", "--time_key", "time"]
+    assert main(["prepare", str(path), "-o", str(tmp_path / "wrong"), *keys]) == 2
+    assert "time is 'noon' in row 732 of " in capsys.readouterr().err
+
+
+def test_counts_say_when_a_part_begins_and_ends(tmp_path: Path) -> None:
+    account = prepare(written(a_log(), tmp_path, "csv"), tmp_path / "out")
+    for name, table in parts(tmp_path / "out").items():
+        times = pd.to_datetime(table["Time"].to_pandas(), unit="s")
+        counts = account["windows"][0]["parts"][name]
+        assert counts["first"] == times.min().strftime("%Y-%m-%d %H:%M:%S")
+        assert counts["last"] == times.max().strftime("%Y-%m-%d %H:%M:%S")
+        assert counts["items"] == len(set(table["ItemId"].to_pylist()))
+
+
+def test_separator_and_date_are_taken_as_they_are_written(tmp_path: Path) -> None:
+    log = a_log().rename(columns={"time": "when,exactly"})
+    log.to_csv(tmp_path / "raw.txt", index=False, sep="\t")
+    keys = ["--user_key", "user", "--item_key", "item", "--time_key", "when,exactly", "--separator", "TAB"]
+    keys += ["--test_from", "2020-09-21T02:00:00+02:00"]
+    assert main(["prepare", str(tmp_path / "raw.txt"), "-o", str(tmp_path / "out"), "--quiet", *keys]) == 0
+    assert json.loads((tmp_path / "out" / "stats.json").read_text())["windows"][0]["test_from"] == START + 8 * 86_400
+
+
+def test_the_cut_in_the_account_is_never_below_the_true_one(tmp_path: Path) -> None:
+    log = a_log()
+    log["time"] = pd.to_datetime(log["time"], unit="s").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    raw_log = written(log, tmp_path, "csv")
+    keys = ["--user_key", "user", "--item_key", "item", "--time_key", "time", "--test_from", "2020-09-21T00:00:00.5"]
+    assert main(["prepare", str(raw_log), "-o", str(tmp_path / "out"), "--quiet", *keys]) == 0
+    assert (
+        json.loads((tmp_path / "out" / "stats.json").read_text())["windows"][0]["test_from"] == START + 8 * 86_400 + 0.5
+    )

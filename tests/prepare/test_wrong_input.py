@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from gru4rec.cli.main import main
+from gru4rec.prepare import job
+from gru4rec.prepare.write import write_part
 
 START = 1_599_955_200
 
@@ -67,7 +70,9 @@ FLAGS = [
     (["--keep_after_cut", "item=9"], "nothing is left of 216 rows (216 of another kind or without an item"),
     (["--keep_after_cut", "event=view", "--gap", "none"], "--keep_after_cut needs a cut: give --gap, or use --keep"),
     (["--session_key", "item"], "give one of --session_key and --user_key"),
-    (["--separator", "::"], "separator '::' is not one character"),
+    (["--separator", "::"], "separator '::' is not one ASCII character"),
+    (["--separator", "§"], "separator '§' is not one ASCII character"),
+    (["--separator", '"'], "is not one ASCII character"),
     (["--header", "a,b"], "has 3 fields, and --header names 2 columns"),
     (["--item_key", "user"], "must be three columns, not user, user, time"),
     (["--time_key", "when"], "no column 'when' in "),
@@ -187,30 +192,32 @@ def test_force_replaces_and_a_failure_keeps_the_old_folder(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_run_that_is_interrupted_leaves_no_output(tmp_path: Path) -> None:
-    """Interrupted once the folder to come is being written."""
-    raw = tmp_path / "raw.csv"
+def ended_by(sent: int, folder: Path) -> int:
+    """Run the command, end it by a signal while it writes, make sure that nothing is left; return its status."""
+    raw = folder / "raw.csv"
     rows = "".join(f"{row // 3},{row % 977},{START + 2 * row}\n" for row in range(600_000))
     raw.write_text("user,item,time\n" + rows)
     code = "from gru4rec.cli.main import command; command()"
-    argv = [sys.executable, "-c", code, "prepare", str(raw), "-o", str(tmp_path / "out"), *KEYS]
-    process = subprocess.Popen(argv, stderr=subprocess.PIPE, cwd=tmp_path)
+    argv = [sys.executable, "-c", code, "prepare", str(raw), "-o", str(folder / "out"), *KEYS]
+    process = subprocess.Popen(argv, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=folder)
     try:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".out.*.partial")) and process.poll() is None and time.monotonic() < deadline:
+        while not list(folder.glob(".out.*.partial")) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.001)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         process.wait(timeout=60)
     finally:
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
     if process.returncode == 0:
         pytest.skip("the run was over before the signal came")
-    assert process.returncode == 130
-    assert [path.name for path in tmp_path.iterdir()] == ["raw.csv"]
+    assert [path.name for path in folder.iterdir()] == ["raw.csv"]
+    return process.returncode
+
+
+def test_a_run_that_is_interrupted_leaves_no_output(tmp_path: Path) -> None:
+    assert ended_by(signal.SIGINT, tmp_path) == 130
 
 
 def test_a_field_too_many_is_found_where_the_last_column_is_not_read(
@@ -243,3 +250,51 @@ def test_a_condition_given_twice_is_refused(tmp_path: Path, capsys: pytest.Captu
         main(argv)
     assert stopped.value.code == 2
     assert "--keep was given twice. Give its values together" in capsys.readouterr().err
+
+
+def test_a_folder_that_comes_while_the_log_is_read_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, out = a_raw(tmp_path), tmp_path / "out"
+
+    def write_beside(*given: object, **options: object) -> None:
+        out.mkdir(exist_ok=True)
+        (out / "thesis.txt").write_text("years of work")
+        write_part(*given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(job, "write_part", write_beside)
+    assert main(["prepare", str(raw), "-o", str(out), *KEYS]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw.csv"]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The system's own limit on the size of a file, which a write meets as it meets a full disk."""
+    raw = a_raw(tmp_path)
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600, before[1]))
+        status = main(["prepare", str(raw), "-o", str(tmp_path / "out"), *KEYS])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert status == 2
+    assert "Choose a folder that can be written to, on a disk with room" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["raw.csv"]
+
+
+def test_a_cache_inside_the_output_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = str(tmp_path / "out" / "cache")
+    assert "would lie in" in refused(capsys, tmp_path, str(a_raw(tmp_path)), "--cache", cache)
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "File name too long" in refused(capsys, tmp_path, str(tmp_path / ("x" * 300)))
+    assert main(["prepare", str(a_raw(tmp_path)), "-o", str(tmp_path / ("y" * 300)), *KEYS]) == 2
+    assert "File name too long" in capsys.readouterr().err
+
+
+def test_a_run_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
+    """SIGTERM, as a scheduler sends it, once the folder to come is being written."""
+    assert ended_by(signal.SIGTERM, tmp_path) == 143

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +261,17 @@ def test_index_outside_the_vocabulary_is_refused_before_it_is_used(wrong: int) -
     sessions = make_sessions([[0, 1, 2], [2, wrong, 0]], n_items=3)
     with pytest.raises(DataError, match="holds an item index outside its 3 items: its file is damaged"):
         list(SessionDataIterator(sessions, batch_size=2))
+
+
+def test_offsets_that_do_not_rise_are_refused_before_they_are_used() -> None:
+    sessions = make_sessions([[0, 1, 2], [2, 1], [0, 1]])
+    damaged = replace(sessions, offsets=np.array([0, 6, 5, 7]))
+    for use in (
+        lambda: SessionDataIterator(damaged, batch_size=2),
+        lambda: damaged.with_vocabulary(Vocabulary([2, 1])),
+    ):
+        with pytest.raises(DataError, match="holds sessions that end before they begin: its file is damaged"):
+            use()
+    wrong = replace(sessions, item_idx=np.array([0, 1, 2, 2, -7, 0, 1], dtype=np.int32))
+    with pytest.raises(DataError, match="holds an item index outside its 3 items"):
+        wrong.with_vocabulary(Vocabulary([2, 1]))
