@@ -25,7 +25,7 @@ from gru4rec.prepare.mapped import as_sessions
 from gru4rec.prepare.raw import read_raw
 from gru4rec.prepare.reasons import listed
 from gru4rec.prepare.split import Split, SplitRule, split_windows
-from gru4rec.prepare.steps import SessionEvents, filtered, sessions_of, without_repeats
+from gru4rec.prepare.steps import SessionEvents, filtered, sessions_of
 from gru4rec.prepare.times import Clock
 from gru4rec.prepare.write import STATS, SUMMARY, Ids, check_free, new_folder, write_part
 
@@ -152,17 +152,14 @@ def need_polars() -> None:
 
 def _filtered(events: SessionEvents, preparation: Preparation, account: dict[str, Any]) -> SessionEvents:
     """Drop repeats, short sessions and rare items, and note how many events each took."""
-    dropped = account["dropped"]
-    if not preparation.keep_repeats:
-        n_before, events = events.n_events, without_repeats(events)
-        dropped["repeat"] = n_before - events.n_events
-    events, by_filter = filtered(
+    events, dropped = filtered(
         events,
+        keep_repeats=preparation.keep_repeats,
         min_length=preparation.min_session_length,
         min_support=preparation.min_item_support,
         to_fixpoint=not preparation.one_pass,
     )
-    account["dropped"] = {reason: count for reason, count in (dropped | dict(by_filter)).items() if count}
+    account["dropped"] = {reason: count for reason, count in (account["dropped"] | dict(dropped)).items() if count}
     if not events.n_events:
         raise DataError(
             f"nothing is left of {account['rows']:,} rows ({listed(account['dropped'])}). "

@@ -7,6 +7,7 @@ makes them independent of the order of reading. Rows stay in file order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -216,9 +217,11 @@ class _Columns:
                 f"no row of {source} can be used ({listed(self.dropped) if self.dropped else 'there is none'}). "
                 f"Check the column flags{self._seen_values()}"
             )
-        group, group_ids = self._codes("group", self.layout.group_key, source)
-        item, item_ids = self._codes("item", self.layout.item_key, source)
-        time = self._joined("time")
+        with ThreadPoolExecutor(2) as pool:
+            of_group = pool.submit(self._codes, "group", self.layout.group_key, source)
+            of_item = pool.submit(self._codes, "item", self.layout.item_key, source)
+            time = self._joined("time")
+            (group, group_ids), (item, item_ids) = of_group.result(), of_item.result()
         if self.layout.date_key is not None:
             time = _first_date_ms(group, self._joined("date"), len(group_ids))[group] + time
         clock = Clock("us", from_text=True) if self.kinds["time"] == "iso" else self._numeric_clock(time, source)

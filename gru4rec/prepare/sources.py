@@ -10,6 +10,7 @@ import contextlib
 import csv
 import glob
 import io
+import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,6 +178,9 @@ def _scan_text(path: Path, layout: RawLayout, head: bytes) -> pl.LazyFrame:
 
 def _has_quoted_fields(path: Path, separator: str) -> bool:
     """Tell whether a field begins with a quote; a quote within a field, as in 5" tv, is a character like others."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plain:
+        if plain[:2] not in _PACKED and plain.find(b'"') < 0:  # most logs, and found without copying them
+            return False
     starts = [f'{before}"'.encode() for before in (separator, "\n", "\r")]
     with _opened(path) as stream:
         end = b"\n"

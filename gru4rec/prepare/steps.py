@@ -47,7 +47,9 @@ class SessionEvents:
     @property
     def n_items(self) -> int:
         """Number of items that have an event."""
-        return int(np.count_nonzero(np.bincount(self.item))) if self.n_events else 0
+        is_used = np.zeros(int(self.item.max(initial=-1)) + 1, dtype=np.bool_)
+        is_used[self.item] = True
+        return int(np.count_nonzero(is_used))
 
     @property
     def lengths(self) -> np.ndarray:
@@ -66,7 +68,7 @@ class SessionEvents:
 
     def keep_events(self, kept: np.ndarray, *, min_length: int = 1) -> SessionEvents:
         """Return the events that a bool mask (n,) holds, less sessions that have fewer than ``min_length`` left."""
-        if self.n_sessions and not (min_length == 1 and kept.all()):
+        if self.n_sessions and not (kept.all() and (min_length == 1 or self.lengths.min() >= min_length)):
             lengths = np.add.reduceat(kept.view(np.uint8), self.offsets[:-1], dtype=np.int32)
             left = lengths >= min_length
             if min_length > 1 and not left.all():
@@ -120,38 +122,42 @@ def sessions_of(raw: RawEvents, *, gap: float | None) -> SessionEvents:
     return events if marks is None else events.keep_events(marks)
 
 
-def without_repeats(events: SessionEvents) -> SessionEvents:
-    """Drop events whose item is that of the event just before in the session."""
-    differs = np.empty(events.n_events, dtype=np.bool_)
-    np.not_equal(events.item[1:], events.item[:-1], out=differs[1:])
-    differs[events.offsets[:-1]] = True
-    return events.keep_events(differs)
+def repeats(events: SessionEvents) -> np.ndarray:
+    """Return bool (n,), whether an event's item is that of the event just before in the session."""
+    repeated = np.empty(events.n_events, dtype=np.bool_)
+    np.equal(events.item[1:], events.item[:-1], out=repeated[1:])
+    repeated[events.offsets[:-1]] = False
+    return repeated
 
 
 def filtered(
-    events: SessionEvents, *, min_length: int, min_support: int, to_fixpoint: bool
+    events: SessionEvents, *, keep_repeats: bool, min_length: int, min_support: int, to_fixpoint: bool
 ) -> tuple[SessionEvents, Mapping[str, int]]:
-    """Drop short sessions and rare items.
+    """Drop repeats, once; then short sessions and rare items.
 
     Args:
         events: The sessions.
+        keep_repeats: Drop no repeats.
         min_length: Events a session must have.
         min_support: Events an item must have.
         to_fixpoint: Repeat until nothing changes; else one pass: sessions, items, sessions once more.
 
     Returns:
-        What is left, and the events dropped as ``short_session`` and ``rare_item``.
+        What is left, and the events dropped as ``repeat``, ``short_session`` and ``rare_item``.
     """
-    dropped = {"short_session": 0, "rare_item": 0}
+    dropped = {"repeat": 0, "short_session": 0, "rare_item": 0}
+
+    def keep(kept: np.ndarray, reason: str) -> None:
+        """Drop events for a reason, and with them the sessions that become too short: one copy for both."""
+        nonlocal events
+        n_before, n_kept = events.n_events, int(np.count_nonzero(kept))
+        events = events.keep_events(kept, min_length=min_length)
+        dropped[reason] += n_before - n_kept
+        dropped["short_session"] += n_kept - events.n_events
+
+    keep(np.ones(events.n_events, dtype=np.bool_) if keep_repeats else ~repeats(events), "repeat")
     while True:
-        before, events = events.n_events, events.without_short(min_length)
-        dropped["short_session"] += before - events.n_events
-        rare = np.bincount(events.item) < min_support
-        before, events = events.n_events, events.keep_events(~rare[events.item])
-        dropped["rare_item"] += before - events.n_events
-        if before == events.n_events:
-            return events, dropped
-        if not to_fixpoint:
-            before, events = events.n_events, events.without_short(min_length)
-            dropped["short_session"] += before - events.n_events
+        n_before = events.n_events
+        keep((np.bincount(events.item) >= min_support)[events.item], "rare_item")
+        if events.n_events == n_before or not to_fixpoint:
             return events, dropped
