@@ -3,7 +3,7 @@
 ``python benchmarks/prepare_times.py`` writes logs of 10 million events, with integer and with text ids. It prepares
 each with ``gru4rec prepare`` and with plain_pandas.py in turn, whole processes, compares what they wrote, and prints a
 table. ``--events 100000000`` does so for 100 million (12 GB of temporary files; pandas is left out above 20 million).
-The results go to benchmarks/results/prepare_MACHINE_DATE.json and .md.
+The results go to benchmarks/results/prepare_MACHINE_DATE.json and .md, beside other sizes of the day.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ _COLUMNS = [
     Column("events", "n_events", ","),
     Column("ids", "ids"),
     Column("file, GB", "file_gb", ".2f"),
+    Column("runs", "n_runs"),
     Column("s", "seconds", ".1f"),
     Column("events/s", "events_per_s", ",.0f"),
     Column("peak, GB", "peak_gb", ".2f"),
@@ -46,8 +47,8 @@ _COLUMNS = [
     Column("pandas peak, GB", "pandas_peak_gb", ".2f"),
     Column("x pandas", "x_pandas", ".2f"),
     Column("to the first step, s", "first_step_s", ".1f"),
-    Column("of the map read, MB", "read_mb", ".0f"),
-    Column("map, MB", "map_mb", ".0f"),
+    Column("of its events read, MB", "read_mb", ".1f"),
+    Column("its events, MB", "map_mb", ".0f"),
 ]
 
 
@@ -63,12 +64,16 @@ def main() -> None:
     arguments = _parser().parse_args()
     started = datetime.now(UTC)
     load = [round(value, 2) for value in os.getloadavg()]
-    rows: list[Row] = []
+    setup = Setup(torch.device("cpu"), (os.cpu_count() or 1,), quick=False)
+    description = machine(setup)
+    path = arguments.out / f"prepare_{slug(setup)}_{started.date().isoformat()}"
+    rows = [row for row in _earlier_rows(path, description) if row["n_events"] not in arguments.events]
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="gru4rec-prepare-") as name:
         for n_events in arguments.events:
             for ids, raw in write_raw_logs(Path(name), n_events).items():
                 rows.append({"n_events": n_events, "ids": ids, **_measure(raw, n_events, arguments.runs)})
                 raw.unlink()
+    rows.sort(key=lambda row: int(row["n_events"]))
     part = Part(
         f"Preparing a raw log, {os.cpu_count()} cores",
         "Whole processes in turn: medians of runs, and the median of their ratios. Sessions are cut at an hour, "
@@ -79,11 +84,8 @@ def main() -> None:
         rows,
     )
     Console(width=190).print(part.rich())
-    setup = Setup(torch.device("cpu"), (os.cpu_count() or 1,), quick=False)
-    description = machine(setup)
-    path = arguments.out / f"prepare_{slug(setup)}_{started.date().isoformat()}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"machine": description, "commit": commit(), "load_average": load, "runs": arguments.runs, "rows": rows}
+    content = {"machine": description, "commit": commit(), "load_average": load, "rows": rows}
     path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
     lines = [f"# {path.name}", "", *(f"- {key}: {value}" for key, value in description.items()), "", part.markdown()]
     command = (
@@ -92,6 +94,12 @@ def main() -> None:
     lines.append(f"Commit {content['commit']}, load average at the start {load}. `{command}`\n")
     path.with_suffix(".md").write_text("\n".join(lines))
     print(f"written: {path}.json and .md")
+
+
+def _earlier_rows(path: Path, description: dict[str, Any]) -> list[Row]:
+    file = path.with_suffix(".json")
+    earlier = json.loads(file.read_text()) if file.exists() else {"machine": None}
+    return list(earlier["rows"]) if earlier["machine"] == description else []
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,6 +130,7 @@ def _measure(raw: Path, n_events: int, n_runs: int) -> Row:
         "seconds": seconds,
         "events_per_s": n_events / seconds,
         "peak_gb": max(run.peak_gb for run in ours),
+        "n_runs": n_runs,
         "runs": [run.seconds for run in ours],
     }
     if with_pandas:
@@ -141,7 +150,8 @@ def _process(module: str, *arguments: str) -> Run:
     """Run a module of benchmarks/, whose last line of output is the most memory it held, in bytes."""
     started = time.perf_counter()
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    environment = {name: value for name, value in os.environ.items() if name != "GRU4REC_CACHE"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return Run(time.perf_counter() - started, int(done.stdout.split()[-1]) / 1e9)
 
 
