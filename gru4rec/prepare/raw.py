@@ -387,10 +387,11 @@ def _in_order(texts: pl.Series, name: str, source: str) -> tuple[np.ndarray, pa.
             "Close the quote before it, or double quotes that belong to the id"
         )
     ids = integers_where_possible(ids)
-    order = np.argsort(ids.to_numpy()) if pa.types.is_integer(ids.type) else texts.arg_sort().to_numpy()
+    is_integer = pa.types.is_integer(ids.type)
+    order = np.argsort(ids.to_numpy()) if is_integer else texts.arg_sort().to_numpy()
     rank = np.empty(len(order), dtype=np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
-    return rank, ids.take(pa.array(order))
+    return rank, ids.take(pa.array(order)) if is_integer else texts.gather(order).to_arrow().cast(pa.large_string())
 
 
 def _first_date_ms(group: np.ndarray, date_us: np.ndarray, n_groups: int) -> np.ndarray:
