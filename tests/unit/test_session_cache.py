@@ -318,6 +318,7 @@ def test_what_is_no_regular_file_is_left_to_the_reader(read: Reader) -> None:
         ("head.tsv.gz", b"\x1f\x8b", "is a damaged gzip file"),
         ("rows.tsv", b"SessionId\tItemId\tTime\n1\t2\tx\n", "Time is 'x' in row 1"),
     ],
+    ids=["none", "empty", "damaged", "head", "rows"],  # a gzip file holds the time, and ids must not
 )
 def test_wrong_log_has_the_message_it_has_without_a_cache(
     name: str, content: bytes | None, message: str, read: Reader, tmp_path: Path
