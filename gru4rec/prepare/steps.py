@@ -6,6 +6,7 @@ What the steps do is the field's usual preparation of click logs (docs/prepare.m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
 
@@ -73,7 +74,10 @@ class SessionEvents:
             left = lengths >= min_length
             if min_length > 1 and not left.all():
                 kept = kept & np.repeat(left, self.lengths)
-            return SessionEvents(self.item[kept], self.time[kept], _offsets(lengths[left]), self.session[left])
+            with ThreadPoolExecutor(1) as beside:  # a copy is mostly waiting for memory
+                item = beside.submit(self.item.__getitem__, kept)
+                time = self.time[kept]
+                return SessionEvents(item.result(), time, _offsets(lengths[left]), self.session[left])
         return self
 
     def keep_sessions(self, kept: np.ndarray) -> SessionEvents:

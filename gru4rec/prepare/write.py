@@ -185,7 +185,9 @@ def _parquet_writer(path: Path, schema: pa.Schema) -> Any:
     delta = {
         name: "DELTA_BINARY_PACKED" for name in ("SessionId", "Time") if pa.types.is_integer(schema.field(name).type)
     }
-    return papq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["ItemId"], column_encoding=delta)
+    return papq.ParquetWriter(
+        path, schema, compression="zstd", use_dictionary=["ItemId"], column_encoding=delta, write_statistics=["Time"]
+    )
 
 
 @contextlib.contextmanager
