@@ -323,18 +323,11 @@ def _sniffed(path: Path, layout: RawLayout) -> dict[str, _Kind]:
     import polars as pl
 
     keys = {"group": layout.group_key, "item": layout.item_key, "time": layout.time_key}
-    rows = (
-        scan(path, layout)
-        .select(**{name: _given(_counted(key, layout.keep), layout.missing) for name, key in keys.items()})
-        .head(_SNIFFED_ROWS)
-    )
-    if layout.keep_after_cut is not None:
-        rows = (
-            scan(path, layout)
-            .filter(_holds(layout.keep_after_cut))
-            .select(**{name: _given(_counted(key, layout.keep), layout.missing) for name, key in keys.items()})
-            .head(_SNIFFED_ROWS)
-        )
+    rows = scan(path, layout)
+    if layout.keep_after_cut is not None:  # what other rows hold there is no item
+        rows = rows.filter(_holds(layout.keep_after_cut))
+    rows = rows.select(**{name: _given(_counted(key, layout.keep), layout.missing) for name, key in keys.items()})
+    rows = rows.head(_SNIFFED_ROWS)
     texts = pl.DataFrame(schema=dict.fromkeys(keys, pl.String))
     for batch in _batches(rows, path):
         texts = texts.vstack(batch)

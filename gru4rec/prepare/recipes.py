@@ -23,14 +23,12 @@ class Recipe:
     """How a public log becomes training and test logs.
 
     Attributes:
-        title: What the log is.
         files: Its raw files, as its owner calls them; each may be packed (.gz, .zst).
         preparation: What to do.
         published: Counts that were published for the result.
         other_names: Other names that columns have in some copies of the log, by column.
     """
 
-    title: str
     files: tuple[str, ...]
     preparation: Preparation
     published: tuple[Published, ...] = ()
@@ -93,13 +91,13 @@ _YOOCHOOSE = RawLayout(
 )
 
 RECIPES: dict[str, Recipe] = {
+    # YOOCHOOSE, RecSys Challenge 2015: clicks of both files
     "yoochoose": Recipe(
-        "YOOCHOOSE, RecSys Challenge 2015: clicks of both files",
         ("yoochoose-clicks.dat", "yoochoose-test.dat"),
         Preparation(layout=_YOOCHOOSE, gap_s=None, split=_last_days(1)),
     ),
+    # RSC15, RecSys Challenge 2015: the older preparation, training clicks only
     "rsc15": Recipe(
-        "RSC15, RecSys Challenge 2015: the older preparation, training clicks only",
         ("yoochoose-clicks.dat",),
         Preparation(
             layout=_YOOCHOOSE,
@@ -113,8 +111,8 @@ RECIPES: dict[str, Recipe] = {
             Published("test", 71_222, 15_324),
         ),
     ),
+    # REES46, eCommerce behaviour data from a multi-category store, October and November 2019
     "rees46": Recipe(
-        "REES46, eCommerce behaviour data from a multi-category store, October and November 2019",
         ("2019-Oct.csv", "2019-Nov.csv"),
         Preparation(
             layout=RawLayout(
@@ -127,8 +125,8 @@ RECIPES: dict[str, Recipe] = {
             split=_last_days(1, end_s=1_575_158_400),
         ),
     ),
+    # Coveo, shopper intent prediction from clickstream data
     "coveo": Recipe(
-        "Coveo, shopper intent prediction from clickstream data",
         ("release_10_23_2020.csv",),
         Preparation(
             layout=RawLayout(
@@ -143,8 +141,8 @@ RECIPES: dict[str, Recipe] = {
             split=_last_days(1),
         ),
     ),
+    # RetailRocket, e-commerce events
     "retailrocket": Recipe(
-        "RetailRocket, e-commerce events",
         ("events.csv",),
         Preparation(
             layout=RawLayout(
@@ -158,8 +156,8 @@ RECIPES: dict[str, Recipe] = {
             split=_last_days(7, end_s=1_442_545_200),
         ),
     ),
+    # DIGINETICA, CIKM Cup 2016, track 2: item views
     "diginetica": Recipe(
-        "DIGINETICA, CIKM Cup 2016, track 2: item views",
         ("train-item-views.csv",),
         Preparation(
             layout=RawLayout(
