@@ -272,7 +272,7 @@ class GRU4Rec:
         """
         model, items, support = self._usable()
         if self._recommender is None:
-            self._recommender = Recommender(model, items, support)
+            self._recommender = Recommender(GRUScorer(model), items, support)
         return self._recommender
 
     def _trained(self) -> tuple[GRU4RecModel, Vocabulary, np.ndarray]:

@@ -29,7 +29,8 @@ from gru4rec.errors import DivergedError, GRU4RecError, ModelFileError
 from gru4rec.model.network import GRU4RecModel
 
 FORMAT_NAME = "gru4rec"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest that is read. Models of GRU4Rec are written as version 1; other kinds came with 2."""
 
 Status = Literal["finished", "checkpoint", "diverged", "converted"]
 
@@ -77,30 +78,72 @@ def save_bundle(bundle: Bundle, path: str | Path) -> None:
     Raises:
         ModelFileError: The path cannot be written.
     """
-    tensors = {name: np.ascontiguousarray(array) for name, array in bundle.weights.items()}
-    tensors |= _vocabulary_tensors(bundle.items)
-    tensors[_SUPPORT] = np.asarray(bundle.support, dtype=np.int64)
     content = {
-        "format": FORMAT_NAME,
-        "format_version": FORMAT_VERSION,
-        "gru4rec_version": _package_version(),
         "settings": setting_values(bundle.settings),
-        "n_items": bundle.items.n_items,
         "status": bundle.status,
         "n_epochs_done": bundle.n_epochs_done,
-        "checksums": {name: _checksum(array) for name, array in tensors.items()},
     }
-    content["header_checksum"] = _header_checksum(content)
-    with _replacing(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={FORMAT_NAME: json.dumps(content)})
+    write_model_file(path, content, bundle.weights, bundle.items, bundle.support)
 
 
-def load_bundle(path: str | Path) -> Bundle:
-    """Read a model file and check it: format, version, checksums, sizes.
+def write_model_file(
+    path: str | Path,
+    content: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    items: Vocabulary,
+    support: np.ndarray,
+    *,
+    format_version: int = 1,
+) -> None:
+    """Write a model of any kind: arrays by name, vocabulary and support; ``content`` is JSON that says what they mean.
 
     Raises:
-        ModelFileError: There is no such file, it is of another kind, damaged, or of a newer version; the message says
-            which, and what to do.
+        ModelFileError: The path cannot be written.
+    """
+    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    tensors |= _vocabulary_tensors(items)
+    tensors[_SUPPORT] = np.asarray(support, dtype=np.int64)
+    whole: dict[str, Any] = {
+        "format": FORMAT_NAME,
+        "format_version": format_version,
+        "gru4rec_version": _package_version(),
+        "n_items": items.n_items,
+        **content,
+        "checksums": {name: _checksum(array) for name, array in tensors.items()},
+    }
+    whole["header_checksum"] = _header_checksum(whole)
+    with _replacing(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata={FORMAT_NAME: json.dumps(whole)})
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What stands in a model file of any kind, its checksums checked.
+
+    Attributes:
+        content: What the arrays mean.
+        arrays: By name.
+        items: The vocabulary.
+        support: Int64 (n_items,), training events of each item.
+    """
+
+    content: Mapping[str, Any]
+    arrays: dict[str, np.ndarray]
+    items: Vocabulary
+    support: np.ndarray
+
+    @property
+    def kind(self) -> str:
+        """What made it: ``gru4rec``, or the name of a baseline."""
+        return str(self.content.get("kind", FORMAT_NAME))
+
+
+def read_model_file(path: str | Path) -> ModelFile:
+    """Read a model file of any kind and check it: format, version, checksums, vocabulary.
+
+    Raises:
+        ModelFileError: There is no such file, it is of another program, damaged, or of a newer version; the message
+            says which, and what to do.
     """
     path = Path(path)
     _check_kind(path)
@@ -112,27 +155,63 @@ def load_bundle(path: str | Path) -> Bundle:
     except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{path} is damaged: {error}. Copy or save the model again") from None
     _check_checksums(content, tensors, path)
-    try:
-        settings = hyper_parameters(content["settings"], where=str(path))
+    with damage_named(path):
         support = tensors.pop(_SUPPORT)
         items = _vocabulary(tensors)
         if support.shape != (items.n_items,):
             raise ModelFileError(
                 f"{path} is damaged: {items.n_items} items but {support.shape[0]} supports. Save it again"
             )
-        _check_shapes(tensors, items.n_items, settings, path)
-        return Bundle(
-            settings=settings,
-            weights=tensors,
-            items=items,
-            support=support,
-            status=content["status"],
-            n_epochs_done=content["n_epochs_done"],
-        )
+        return ModelFile(content, tensors, items, support)
+
+
+@contextlib.contextmanager
+def damage_named(path: str | Path) -> Iterator[None]:
+    """Turn what reading a wrong file's contents raises into one message.
+
+    Raises:
+        ModelFileError: Whenever something was wrong.
+    """
+    try:
+        yield
     except ModelFileError:
         raise
     except (KeyError, ValueError, TypeError, GRU4RecError, pa.ArrowException) as error:
         raise ModelFileError(f"{path} is damaged: {error}. Copy or save the model again") from None
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Read a model file and check it: format, version, checksums, sizes.
+
+    Raises:
+        ModelFileError: There is no such file, it is of another kind, damaged, or of a newer version; the message says
+            which, and what to do.
+    """
+    return bundle_of(read_model_file(path), path)
+
+
+def bundle_of(file: ModelFile, path: str | Path) -> Bundle:
+    """Take a GRU4Rec model out of what was read.
+
+    Raises:
+        ModelFileError: It holds another kind of model, or is damaged.
+    """
+    if file.kind != FORMAT_NAME:
+        raise ModelFileError(
+            f"{path} holds a model of the kind {file.kind!r}, not a GRU4Rec. Open it with Recommender.load, or measure "
+            "it with gru4rec evaluate"
+        )
+    with damage_named(path):
+        settings = hyper_parameters(file.content["settings"], where=str(path))
+        _check_shapes(file.arrays, file.items.n_items, settings, Path(path))
+        return Bundle(
+            settings=settings,
+            weights=file.arrays,
+            items=file.items,
+            support=file.support,
+            status=file.content["status"],
+            n_epochs_done=file.content["n_epochs_done"],
+        )
 
 
 def check_writable(path: str | Path) -> None:

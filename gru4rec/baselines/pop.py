@@ -28,10 +28,14 @@ class PopularityScorer:
         """Return the state unchanged: nothing is learned from a click."""
         return state
 
-    def score_block(self, state: State, start: int, stop: int) -> Tensor:
-        """Return the supports of items start..stop-1 for each of R sessions, (R, stop - start)."""
-        return self._support[start:stop].expand(len(state[0]), -1)
+    def ready(self, state: State) -> State:
+        """Return the state: there is nothing to compute."""
+        return state
 
-    def score_items(self, state: State, item_idx: np.ndarray) -> Tensor:
+    def score_block(self, ready: State, start: int, stop: int) -> Tensor:
+        """Return the supports of items start..stop-1 for each of R sessions, (R, stop - start)."""
+        return self._support[start:stop].expand(len(ready[0]), -1)
+
+    def score_items(self, ready: State, item_idx: np.ndarray) -> Tensor:
         """Return the supports of the given items for each of R sessions."""
-        return self._support[torch.as_tensor(item_idx.astype(np.int64))].expand(len(state[0]), -1)
+        return self._support[torch.as_tensor(item_idx.astype(np.int64))].expand(len(ready[0]), -1)

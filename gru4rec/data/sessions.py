@@ -117,6 +117,17 @@ class Sessions:
             n_lost_sessions=int(np.count_nonzero(~left)),
         )
 
+    def part(self, first: int, stop: int) -> Sessions:
+        """Return the sessions first..stop-1, as views of these: the sessions of a stretch of time."""
+        events = slice(self.offsets[first], self.offsets[stop])
+        return Sessions(
+            item_idx=self.item_idx[events],
+            offsets=self.offsets[first : stop + 1] - self.offsets[first],
+            start_time=self.start_time[first:stop],
+            items=self.items,
+            source=self.source,
+        )
+
     @property
     def n_events(self) -> int:
         """Number of events."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from gru4rec.data.batches import SessionDataIterator
 from gru4rec.data.sessions import Sessions
 from gru4rec.errors import ConfigError, DivergedError
+from gru4rec.evaluate.best import BestItems
 from gru4rec.evaluate.counting import block_counter
 from gru4rec.evaluate.metrics import mrr_at_k, recall_at_k
 from gru4rec.evaluate.ranks import RankCounts, TieMode
@@ -48,10 +49,13 @@ class Scorer(Protocol):
     def advance(self, state: State, item_idx: Any) -> State:
         """Return the sessions' states after one more event each: item_idx (R,)."""
 
-    def score_block(self, state: State, start: int, stop: int) -> Tensor:
+    def ready(self, state: State) -> State:
+        """Return what the scores of the sessions come from: work that is the same for all blocks is done here."""
+
+    def score_block(self, ready: State, start: int, stop: int) -> Tensor:
         """Return the scores (R, stop - start) of items start..stop-1; higher is better."""
 
-    def score_items(self, state: State, item_idx: Any) -> Tensor:
+    def score_items(self, ready: State, item_idx: Any) -> Tensor:
         """Return the scores (R, C) of the given C items."""
 
 
@@ -62,10 +66,13 @@ class Evaluation:
     Attributes:
         counts: What decides each target's rank, in the order of the sessions' events.
         sessions: The test log.
+        lists_TK: Int32 (n_targets, K), the K items that score highest at each target, best first, equal scores in
+            item-index order; None where they were not asked for.
     """
 
     counts: RankCounts
     sessions: Sessions
+    lists_TK: np.ndarray | None = None
 
     @property
     def n_targets(self) -> int:
@@ -107,6 +114,7 @@ def evaluate(
     *,
     batch_size: int = 512,
     block_items: int | None = None,
+    list_length: int = 0,
     on_step: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Rank every target of the sessions among all items.
@@ -116,26 +124,33 @@ def evaluate(
         sessions: Encoded with the scorer's vocabulary.
         batch_size: Sessions read side by side.
         block_items: Items scored at once. None: what suits the device.
+        list_length: Items of the lists that are kept, at most all; 0 keeps none.
         on_step: Called whenever targets were ranked (up to ``ROWS`` of them), with their number.
 
     Raises:
         DataError: No session has two events.
-        ConfigError: ``batch_size`` or ``block_items`` below 1.
+        ConfigError: ``batch_size`` or ``block_items`` below 1, or lists longer than the catalogue.
         DivergedError: A score is not a number, so ranks would mean nothing.
     """
     if block_items is not None and block_items < 1:
         raise ConfigError(f"block_items={block_items} scores nothing. Give 1 or more")
+    if list_length:
+        check_cutoffs([list_length], sessions.items.n_items)
     counts = np.zeros((3, sessions.n_events), dtype=np.int64)
-    for state, position in _states_to_rank(scorer, SessionDataIterator(sessions, batch_size=batch_size)):
-        counts[:, position + 1] = _count(scorer, state, sessions.items_at(position + 1), block_items)
+    lists = np.zeros((sessions.n_events if list_length else 0, list_length), dtype=np.int32)
+    for state, position in states_to_rank(scorer, SessionDataIterator(sessions, batch_size=batch_size)):
+        target_idx = sessions.items_at(position + 1)
+        counts[:, position + 1], best = _count(scorer, scorer.ready(state), target_idx, block_items, list_length)
+        if list_length:
+            lists[position + 1] = best
         if on_step is not None:
             on_step(len(position))
     is_target = np.ones(sessions.n_events, dtype=bool)
     is_target[sessions.offsets[:-1]] = False
-    return Evaluation(RankCounts(*counts[:, is_target]), sessions)
+    return Evaluation(RankCounts(*counts[:, is_target]), sessions, lists[is_target] if list_length else None)
 
 
-def _states_to_rank(scorer: Scorer, batches: SessionDataIterator) -> Iterator[tuple[State, np.ndarray]]:
+def states_to_rank(scorer: Scorer, batches: SessionDataIterator) -> Iterator[tuple[State, np.ndarray]]:
     """Read the sessions side by side, and collect their states over the steps until there are enough for a product.
 
     Yields:
@@ -167,37 +182,50 @@ def _joined(waiting: Sequence[tuple[State, np.ndarray]]) -> tuple[State, np.ndar
     return tuple(torch.cat(parts) for parts in zip(*states, strict=True)), np.concatenate(positions)
 
 
-def _count(scorer: Scorer, state: State, target_idx: np.ndarray, block_items: int | None) -> np.ndarray:
-    """Return int64 (3, R): items above each target, equal to it, and equal with a smaller index.
+def _count(
+    scorer: Scorer, ready: State, target_idx: np.ndarray, block_items: int | None, list_length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compare all items with each session's target.
 
     A target's own score comes from a product of the same kind as the blocks', and is compared with what its block says:
     should the last bit differ, the blocks' scores are taken and the counting starts again.
+
+    Returns:
+        Int64 (3, R), items above each target, equal to it, and equal with a smaller index; and the best items, int32
+        (R, list_length).
     """
-    targets = torch.as_tensor(target_idx.astype(np.int64), device=state[0].device)
-    width = _block_width(scorer.n_items, block_items, state[0].device)
-    target_score_R = _target_scores(scorer, state, target_idx, width)
+    device = ready[0].device
+    targets = torch.as_tensor(target_idx.astype(np.int64), device=device)
+    width = _block_width(scorer.n_items, block_items, device)
+    target_score_R = _target_scores(scorer, ready, target_idx, width)
     if not bool(torch.isfinite(target_score_R).all()):
         raise DivergedError("the model's scores are not finite numbers, so it diverged in training. Train it again")
-    counts, own_score_R = _count_blocks(scorer, state, targets, target_score_R, width)
+    best = BestItems(target_score_R, list_length) if list_length else None
+    counts, own_score_R = _count_blocks(scorer, ready, targets, target_score_R, width, best)
     if not torch.equal(own_score_R, target_score_R):
-        counts, _ = _count_blocks(scorer, state, targets, own_score_R, width)
-    return counts.cpu().numpy()
+        counts, _ = _count_blocks(scorer, ready, targets, own_score_R, width)
+    return counts.cpu().numpy(), best.items() if best is not None else np.empty((len(targets), 0), dtype=np.int32)
 
 
-def _target_scores(scorer: Scorer, state: State, target_idx: np.ndarray, width: int) -> Tensor:
+def _target_scores(scorer: Scorer, ready: State, target_idx: np.ndarray, width: int) -> Tensor:
     """Return each session's score of its own target (R,), from products of as many columns as a block has."""
     scores = []
     for start in range(0, len(target_idx), width):
         part = slice(start, start + width)
         columns = np.resize(target_idx[part], width)
-        scores.append(scorer.score_items(tuple(tensor[part] for tensor in state), columns).diagonal())
+        scores.append(scorer.score_items(tuple(tensor[part] for tensor in ready), columns).diagonal())
     return torch.cat(scores)
 
 
 def _count_blocks(
-    scorer: Scorer, state: State, targets: Tensor, target_score_R: Tensor, width: int
+    scorer: Scorer,
+    ready: State,
+    targets: Tensor,
+    target_score_R: Tensor,
+    width: int,
+    best: BestItems | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Compare all items, block by block, with each session's target score; see :func:`_count`.
+    """Compare all items, block by block, with each session's target score; show the blocks to ``best`` too.
 
     Returns:
         counts: Int64 (3, R).
@@ -206,21 +234,28 @@ def _count_blocks(
     counts = torch.zeros(3, len(targets), dtype=torch.int64, device=targets.device)
     own_score_R = target_score_R.clone()
     count_block = block_counter(target_score_R.device, target_score_R.dtype)
-    for start, scores_RC in score_blocks(scorer, state, block_items=width):
+    for start, scores_RC in score_blocks(scorer, ready, block_items=width):
         count_block(scores_RC, start, targets, target_score_R, counts, own_score_R)
+        if best is not None:
+            best.see(scores_RC, start)
     return counts, own_score_R
 
 
-def score_blocks(scorer: Scorer, state: State, *, block_items: int | None = None) -> Iterator[tuple[int, Tensor]]:
+def score_blocks(scorer: Scorer, ready: State, *, block_items: int | None = None) -> Iterator[tuple[int, Tensor]]:
     """Score all items for R sessions, block by block.
+
+    Args:
+        scorer: The model or a baseline.
+        ready: What its ``ready`` returned for the sessions' states.
+        block_items: Items scored at once. None: what suits the device.
 
     Yields:
         The first item index of a block, and its scores (R, items of the block). Each item is in one block.
     """
-    width = _block_width(scorer.n_items, block_items, state[0].device)
+    width = _block_width(scorer.n_items, block_items, ready[0].device)
     for start in range(0, scorer.n_items, width):
         first = min(start, scorer.n_items - width)  # the last product overlaps the one before: all are equally wide
-        yield start, scorer.score_block(state, first, first + width)[:, start - first :]
+        yield start, scorer.score_block(ready, first, first + width)[:, start - first :]
 
 
 def _block_width(n_items: int, block_items: int | None, device: torch.device) -> int:

@@ -69,22 +69,26 @@ class GRUScorer:
         new_state = self._model.next_state(input_RE, [_fill_up(hidden) for hidden in state])
         return tuple(hidden[: len(rows)] for hidden in new_state)
 
+    def ready(self, state: State) -> State:
+        """Return the state: scores come from it alone."""
+        return state
+
     @torch.no_grad()
-    def score_block(self, state: State, start: int, stop: int) -> Tensor:
+    def score_block(self, ready: State, start: int, stop: int) -> Tensor:
         """Return scores (R, stop - start) of the items start..stop-1 for R sessions.
 
         Scores of an item are the same bits in every block that has as many items.
         """
         weight_NH, bias_N = self._model.Wy.weight, self._model.By.weight[:, 0]
-        hidden_RH = _fill_up(state[-1])
-        return torch.addmm(bias_N[start:stop], hidden_RH, weight_NH[start:stop].T)[: len(state[-1])]
+        hidden_RH = _fill_up(ready[-1])
+        return torch.addmm(bias_N[start:stop], hidden_RH, weight_NH[start:stop].T)[: len(ready[-1])]
 
     @torch.no_grad()
-    def score_items(self, state: State, item_idx: Sequence[int] | np.ndarray) -> Tensor:
+    def score_items(self, ready: State, item_idx: Sequence[int] | np.ndarray) -> Tensor:
         """Return scores (R, C) of the given C items for R sessions."""
         columns = torch.as_tensor(np.asarray(item_idx, dtype=np.int64), device=self.device)
         weight_CH, bias_C = self._model.Wy.weight.index_select(0, columns), self._model.By.weight[columns, 0]
-        return torch.addmm(bias_C, _fill_up(state[-1]), weight_CH.T)[: len(state[-1])]
+        return torch.addmm(bias_C, _fill_up(ready[-1]), weight_CH.T)[: len(ready[-1])]
 
 
 def check_finite(model: GRU4RecModel) -> None:

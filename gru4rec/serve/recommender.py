@@ -1,7 +1,7 @@
 """Sessions in, items out: recommendations from a trained model.
 
-Starts from a bundle; knows no training, no data frames. One GRU step a click, however long the session; the scores are
-those of the evaluation, to the last bit.
+Starts from a model file; knows no training, no data frames. A GRU4Rec costs one GRU step a click, however long the
+session; the scores are those of the evaluation, to the last bit.
 """
 
 from __future__ import annotations
@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
-from gru4rec.bundle import load_bundle
+from gru4rec.baselines.files import load
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import ConfigError
-from gru4rec.evaluate.evaluator import score_blocks
-from gru4rec.model.network import GRU4RecModel
-from gru4rec.model.scorer import GRUScorer, State
+from gru4rec.evaluate.evaluator import Scorer, State, score_blocks
 from gru4rec.serve.topk import top_k
 
 Exclude = Literal["seen"] | Iterable[Any] | None
@@ -48,25 +45,25 @@ class Recommender:
     """Recommends the next items of sessions.
 
     Args:
-        model: Trained network.
+        scorer: A trained model, a baseline or a hybrid.
         items: Its vocabulary.
         support: (n_items,), training events of each item; sessions without known items get the highest.
     """
 
-    def __init__(self, model: GRU4RecModel, items: Vocabulary, support: np.ndarray) -> None:
-        self._scorer = GRUScorer(model)
+    def __init__(self, scorer: Scorer, items: Vocabulary, support: np.ndarray) -> None:
+        self._scorer = scorer
         self._support = np.asarray(support, dtype=np.float64)
         self.items = items
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "cpu") -> Recommender:
-        """Read a model file.
+        """Read a model file of any kind: GRU4Rec, a baseline, a hybrid.
 
         Raises:
             ModelFileError: The file cannot be used.
         """
-        bundle = load_bundle(path)
-        return cls(bundle.restore(device=device), bundle.items, bundle.support)
+        fitted = load(path, device=device)
+        return cls(fitted.scorer, fitted.items, fitted.support)
 
     def recommend(self, session: Sequence[Any], k: int = 20, *, exclude: Exclude = None) -> Recommendations:
         """Recommend for one session; see :meth:`recommend_batch`."""
@@ -121,10 +118,12 @@ class Recommender:
         """Turn R states into R lists."""
         if not 1 <= k <= self.items.n_items:
             raise ConfigError(f"k={k} is out of range: the model has {self.items.n_items} items. Give k from 1 to that")
-        number = np.float64 if state[0].dtype == torch.float64 else np.float32
-        scores_RN = np.empty((len(clicked), self.items.n_items), dtype=number)
-        for start, scores in score_blocks(self._scorer, state):
-            scores_RN[:, start : start + scores.shape[1]] = scores.cpu().numpy()
+        scores_RN = np.empty((0, 0))
+        for start, scores in score_blocks(self._scorer, self._scorer.ready(state)):
+            block = scores.cpu().numpy()
+            if not start:
+                scores_RN = np.empty((len(clicked), self.items.n_items), dtype=block.dtype)
+            scores_RN[:, start : start + block.shape[1]] = block
         lists = []
         for row, item_idx in enumerate(clicked):
             scores_N = scores_RN[row] if len(item_idx) else self._support

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 LAYERS = [
     {"errors", "jit"},
+    {"pages"},
     {"config"},
     {"data"},
     {"prepare"},
@@ -23,6 +24,8 @@ LAYERS = [
     {"evaluate", "baselines"},
     {"serve"},
     {"api"},
+    {"reproduce"},
+    {"compare"},
     {"doctor"},
     {"cli"},
 ]

@@ -36,8 +36,11 @@ class CoarseScorer:
     def advance(self, state: tuple[Tensor, ...], item_idx: np.ndarray) -> tuple[Tensor, ...]:
         return (state[0] + torch.as_tensor(item_idx.astype(np.float64)).unsqueeze(1),)
 
-    def score_block(self, state: tuple[Tensor, ...], start: int, stop: int) -> Tensor:
-        return self.score_items(state, np.arange(start, stop))
+    def ready(self, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return state
+
+    def score_block(self, ready: tuple[Tensor, ...], start: int, stop: int) -> Tensor:
+        return self.score_items(ready, np.arange(start, stop))
 
     def score_items(self, state: tuple[Tensor, ...], item_idx: np.ndarray) -> Tensor:
         return (state[0] + torch.as_tensor(np.asarray(item_idx, dtype=np.float64))) % 4

@@ -1,0 +1,98 @@
+"""Compiled loops of :mod:`gru4rec.baselines.hybrid` and of the choice of its settings."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gru4rec.jit import compiled_exactly
+
+
+@compiled_exactly
+def _are_adjacent(item_C):
+    """Tell whether items are start, start + 1, ..., so that columns need not be searched."""
+    are_adjacent = True
+    for column in range(1, len(item_C)):
+        are_adjacent &= item_C[column] == item_C[column - 1] + 1
+    return are_adjacent
+
+
+@compiled_exactly
+def add_shares(item_RK, share_RK, item_C, scores_RC):
+    """Add the neighbours' shares to the scores of C items; K items of a row ascend."""
+    are_adjacent = _are_adjacent(item_C)
+    for row in range(len(item_RK)):
+        if are_adjacent:
+            place = np.searchsorted(item_RK[row], item_C[0])
+            while place < item_RK.shape[1] and item_RK[row, place] <= item_C[-1]:
+                scores_RC[row, item_RK[row, place] - item_C[0]] += share_RK[row, place]
+                place += 1
+        else:
+            for column in range(len(item_C)):
+                place = np.searchsorted(item_RK[row], item_C[column])
+                if place < item_RK.shape[1] and item_RK[row, place] == item_C[column]:
+                    scores_RC[row, column] += share_RK[row, place]
+
+
+@compiled_exactly
+def times_factors(clicks_RL, factors, item_C, scores_RC):
+    """Multiply the scores of items that were clicked by the factor of their newest click."""
+    are_adjacent = _are_adjacent(item_C)
+    for row in range(len(clicks_RL)):
+        for lag in range(clicks_RL.shape[1]):
+            item = clicks_RL[row, lag] - 1
+            if item < 0:
+                break
+            if not _is_newest(clicks_RL[row], lag):
+                continue
+            factor = factors[min(lag, len(factors) - 1)]
+            if are_adjacent:
+                if item_C[0] <= item <= item_C[-1]:
+                    scores_RC[row, item - item_C[0]] *= factor
+            else:
+                for column in range(len(item_C)):
+                    if item_C[column] == item:
+                        scores_RC[row, column] *= factor
+
+
+@compiled_exactly
+def _is_newest(clicks_L, lag):
+    """Tell whether the click is the newest one of its item."""
+    is_newest = True
+    for newer in range(lag):
+        is_newest &= clicks_L[newer] != clicks_L[lag]
+    return is_newest
+
+
+@compiled_exactly
+def gather_repeats(clicks_RL, target_R, probability_RN, lag_sums, lag_hits):
+    """Add up, by lag, the probability of clicked items and how often one of them was the target."""
+    for row in range(len(clicks_RL)):
+        for lag in range(clicks_RL.shape[1]):
+            item = clicks_RL[row, lag] - 1
+            if item < 0:
+                break
+            if _is_newest(clicks_RL[row], lag):
+                slot = min(lag, len(lag_sums) - 1)
+                lag_sums[slot] += probability_RN[row, item]
+                lag_hits[slot] += item == target_R[row]
+
+
+@compiled_exactly
+def ranks_of_blend(model_RN, share_RN, neighbour_share, clicks_RL, factors, target_R, rank_R):
+    """Rank each row's target in the blend, after its equals."""
+    multiplier_N = np.ones(model_RN.shape[1])
+    for row in range(len(model_RN)):
+        for lag in range(clicks_RL.shape[1] - 1, -1, -1):
+            item = clicks_RL[row, lag] - 1
+            if item >= 0:
+                multiplier_N[item] = factors[min(lag, len(factors) - 1)]
+        target, rank = target_R[row], 0
+        kept = 1 - neighbour_share
+        level = (kept * model_RN[row, target] + neighbour_share * share_RN[row, target]) * multiplier_N[target]
+        for item in range(model_RN.shape[1]):
+            score = (kept * model_RN[row, item] + neighbour_share * share_RN[row, item]) * multiplier_N[item]
+            rank += score >= level
+        rank_R[row] = rank
+        for lag in range(clicks_RL.shape[1]):
+            if clicks_RL[row, lag] > 0:
+                multiplier_N[clicks_RL[row, lag] - 1] = 1.0
