@@ -132,7 +132,7 @@ KINDS: dict[str, Kind] = {
         "V-SkNN", {},
         (
             _choice("weighting", *_WEIGHTINGS), _choice("score_weighting", *_WEIGHTINGS),
-            _choice("idf_weight", 0, 0.1, 1, 5),
+            _choice("idf_weight", 0, 0.1, 1, 5), _choice("cosine", True, False),
         ),
     ),
     "vmisknn": _session_knn(

@@ -218,6 +218,9 @@ class Output(Protocol):
     def metrics(self, source: str, n_targets: int, recall: Mapping[int, float], mrr: Mapping[int, float]) -> None:
         """Show the metrics on one test log, by k."""
 
+    def intervals(self, source: str, intervals: Mapping[str, Mapping[int, tuple[float, float]]]) -> None:
+        """Show the 95% intervals of the metrics on one test log, by metric and k."""
+
     def primary_metric(self, value: float) -> None:
         """Show the one number that tuners read."""
 
@@ -245,6 +248,12 @@ class TextOutput:
         for k in recall:
             print(f"Recall@{k}: {recall[k]:.6f} MRR@{k}: {mrr[k]:.6f}", flush=True)
 
+    def intervals(self, source: str, intervals: Mapping[str, Mapping[int, tuple[float, float]]]) -> None:
+        """Print a line for each k."""
+        for k in intervals["recall"]:
+            (low, high), (mrr_low, mrr_high) = intervals["recall"][k], intervals["mrr"][k]
+            print(f"95% intervals: Recall@{k} {low:.6f} to {high:.6f}, MRR@{k} {mrr_low:.6f} to {mrr_high:.6f}")
+
     def primary_metric(self, value: float) -> None:
         """Print the one number that tuners read."""
         print(f"PRIMARY METRIC: {value}", flush=True)
@@ -271,6 +280,10 @@ class JsonOutput:
     def metrics(self, source: str, n_targets: int, recall: Mapping[int, float], mrr: Mapping[int, float]) -> None:
         """Print the metrics on one test log."""
         self._print("metrics", test=source, n_targets=n_targets, recall=recall, mrr=mrr)
+
+    def intervals(self, source: str, intervals: Mapping[str, Mapping[int, tuple[float, float]]]) -> None:
+        """Print the intervals on one test log."""
+        self._print("intervals", test=source, level=0.95, **intervals)
 
     def primary_metric(self, value: float) -> None:
         """Print the one number that tuners read."""

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from gru4rec import __version__
-from gru4rec.cli import convert, demo, doctor, evaluate, prepare, recommend, reproduce, simulate, train
+from gru4rec.cli import compare, convert, demo, doctor, evaluate, prepare, recommend, reproduce, simulate, train
 from gru4rec.cli.common import guarded
 
 _COMMANDS = {
@@ -23,6 +23,7 @@ _COMMANDS = {
     "evaluate": evaluate,
     "recommend": recommend,
     "reproduce": reproduce,
+    "compare": compare,
     "convert": convert,
 }
 

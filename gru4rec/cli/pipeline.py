@@ -19,7 +19,7 @@ from gru4rec.data.session_cache import cached_sessions
 from gru4rec.data.sessions import Sessions
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import ConfigError
-from gru4rec.evaluate.evaluator import check_cutoffs, evaluate
+from gru4rec.evaluate.evaluator import Evaluation, Scorer, check_cutoffs, evaluate
 from gru4rec.model.device import ALL_THREADS, cpu_threads, threads_that_help
 
 
@@ -110,24 +110,43 @@ def print_settings(output: Output, gru: GRU4Rec, given: Sequence[str]) -> None:
 
 
 def evaluate_model(args: argparse.Namespace, output: Output, gru: GRU4Rec, tests: Sequence[Sessions]) -> list[Any]:
-    """Measure on every test log.
+    """Measure a GRU4Rec on every test log; see :func:`evaluate_scorer`."""
+    if not tests:
+        return []
+    return [
+        evaluation.metrics(args.measure, args.eval_type, seed=gru.settings.draw_seed)
+        for evaluation in evaluate_scorer(args, output, gru.scorer(), gru.device, gru.settings.draw_seed, tests)
+    ]
+
+
+def evaluate_scorer(
+    args: argparse.Namespace,
+    output: Output,
+    scorer: Scorer,
+    device: object,
+    seed: int,
+    tests: Sequence[Sessions],
+    *,
+    list_length: int = 0,
+) -> list[Evaluation]:
+    """Measure a model of any kind on every test log, and show the metrics.
 
     Returns:
-        (recall, mrr) of each test log, two dicts by k.
+        The evaluation of each test log, with lists of ``list_length``.
     """
     results = []
     for test in tests:
         started = time.perf_counter()
         threads = args.threads or ALL_THREADS  # the same after training as after loading
         with cpu_threads(threads), progress(args, "evaluating", test.n_targets) as on_step:
-            evaluation = evaluate(gru.scorer(), test, on_step=on_step)
-        recall, mrr = evaluation.metrics(args.measure, args.eval_type, seed=gru.settings.draw_seed)
+            evaluation = evaluate(scorer, test, list_length=list_length, on_step=on_step)
+        recall, mrr = evaluation.metrics(args.measure, args.eval_type, seed=seed)
         seconds = time.perf_counter() - started
         say(
             args,
             f"{evaluation.n_targets:,} events of {test.source} ranked among {test.items.n_items:,} "
-            f"on {gru.device}: {seconds:.1f}s",
+            f"on {device}: {seconds:.1f}s",
         )
         output.metrics(test.source, evaluation.n_targets, recall, mrr)
-        results.append((recall, mrr))
+        results.append(evaluation)
     return results

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gru4rec.cli.common import add_engine_options, add_job_options, add_store_option, output_of
+from gru4rec.cli.common import add_engine_options, add_job_options, add_store_option, output_of, say
 
 HELP = "train a model on a log, measure it on test logs, save it"
+
+GRU4REC = "gru4rec"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-t", "--test", metavar="LOG", nargs="+", default=[], help="test logs to measure on")
     add_job_options(parser)
     add_engine_options(parser)
+    parser.add_argument(
+        "--model",
+        metavar="KIND",
+        default=GRU4REC,
+        help="what to train: gru4rec (default), random, pop, session_pop, markov, association_rules, item_knn, sknn, "
+        "vsknn, vmisknn or stan",
+    )
+    parser.add_argument(
+        "-ps", "--parameter_string", metavar="A=1,B=2", help="settings of such a baseline (docs/compare.md lists them)"
+    )
     parser.add_argument(
         "-pf", "--parameter_file", metavar="FILE", help="settings file; flags given beside it come first"
     )
@@ -35,7 +47,12 @@ def run(args: argparse.Namespace) -> int:
     from gru4rec.api import GRU4Rec
     from gru4rec.cli import pipeline
     from gru4rec.config import HyperParameters, read_parameter_file
+    from gru4rec.errors import ConfigError
 
+    if args.model != GRU4REC:
+        return _train_baseline(args)
+    if args.parameter_string is not None:
+        raise ConfigError("-ps is for baselines here. Give a flag a setting, such as --layers 100, or use run.py -ps")
     output = output_of(args)
     given: dict[str, Any] = read_parameter_file(args.parameter_file) if args.parameter_file else {}
     given |= {name: value for name, value in vars(args).items() if name in HyperParameters.model_fields}
@@ -47,4 +64,39 @@ def run(args: argparse.Namespace) -> int:
     pipeline.print_settings(output, gru, list(given))
     pipeline.train_model(args, output, gru, sessions, save_path=args.output)
     pipeline.evaluate_model(args, output, gru, tests)
+    return 0
+
+
+def _train_baseline(args: argparse.Namespace) -> int:
+    """Fit, save and measure a baseline."""
+    import time
+
+    from gru4rec.baselines.files import Fitted, save
+    from gru4rec.baselines.kinds import baseline_settings, fit_baseline, kind_of
+    from gru4rec.cli import pipeline
+    from gru4rec.config import DEFAULT_SEED, HyperParameters, parse_parameter_string
+    from gru4rec.errors import ConfigError
+
+    kind_of(args.model)
+    useless = [
+        name for name in (*HyperParameters.model_fields, "parameter_file") if getattr(args, name, None) is not None
+    ]
+    if useless:
+        raise ConfigError(f"--{useless[0]} has no effect on a {args.model}. Give its settings with -ps")
+    values = parse_parameter_string(args.parameter_string) if args.parameter_string else {}
+    settings = baseline_settings(args.model, values, where="-ps")
+    pipeline.check_save_path(args.output, inputs=[args.path, *args.test])
+    sessions = pipeline.read_sessions(args, args.path)
+    tests = pipeline.read_tests(args, args.test, sessions.items)
+    output = output_of(args)
+    output.settings({name: getattr(settings, name) for name in values})
+    started = time.perf_counter()
+    scorer = fit_baseline(args.model, sessions, settings)
+    output.training_time(time.perf_counter() - started)
+    if args.output is not None:
+        save(Fitted(args.model, scorer, sessions.items, sessions.support(), settings), args.output)
+        say(args, f"saved {args.output}")
+    elif not args.test:
+        say(args, "note: the model was neither saved nor measured; see --help for both")
+    pipeline.evaluate_scorer(args, output, scorer, "cpu", DEFAULT_SEED, tests)
     return 0

@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gru4rec.doctor.examine import Report
 from gru4rec.doctor.findings import percent
 from gru4rec.doctor.units import spoken
+from gru4rec.pages.svg import INK, DrawnFigure, plain_ticks, svg_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK = "#010203"
-"""Stands for the page's own ink, whatever that is: replaced by ``currentColor`` in the SVG."""
-
 BLUE, ORANGE, GREY = "#3d85b8", "#d1782f", "#8a9199"  # readable on white and on black
-
-SIZE_INCHES = (5.6, 3.1)
 
 MAX_POINTS = 400
 """Of a curve; more cannot be seen, and make the page heavy."""
 
 
-@dataclass(frozen=True)
-class DrawnFigure:
-    """A figure of the page.
-
-    Attributes:
-        title: What is shown.
-        svg: An ``<svg>`` element.
-        caption: How to read it.
-    """
-
-    title: str
-    svg: str
-    caption: str
-
-
 def figures_of(report: Report) -> list[DrawnFigure]:
     """Draw what the report has curves for."""
     return [
-        DrawnFigure(title, _svg(draw, f"fig{place}"), caption)
+        DrawnFigure(title, svg_of(draw, f"fig{place}"), caption)
         for place, (title, caption, draw) in enumerate(_planned(report))
     ]
 
@@ -96,39 +74,6 @@ def _planned(report: Report) -> Iterator[tuple[str, str, Callable[[Axes], None]]
         )
 
 
-def _svg(draw: Callable[[Axes], None], name: str) -> str:
-    """Draw on new axes and return an SVG element whose ids begin with ``name``."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    style: Any = {
-        "svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10, "font.family": "sans-serif",
-        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": False, "axes.formatter.useoffset": False,
-    }  # fmt: skip
-    style |= dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
-    with mpl.rc_context(style):
-        figure = Figure(figsize=SIZE_INCHES, layout="constrained")
-        draw(figure.add_subplot())
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = svg.replace(INK, "currentColor")
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", svg)
-    return svg.replace("<svg ", '<svg role="img" ', 1)
-
-
-def _plain_ticks(axes: Axes, of_y: Callable[[float], str] = "{:,.0f}".format,
-                 of_x: Callable[[float], str] = "{:,.0f}".format) -> None:  # fmt: skip
-    """Write 1,000 and 1 % at logarithmic axes, not powers of ten."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    for axis, spell in ((axes.xaxis, of_x), (axes.yaxis, of_y)):
-        axis.set_major_formatter(FuncFormatter(lambda value, place, spell=spell: spell(value)))
-        axis.set_minor_formatter(NullFormatter())
-
-
 def _recalls(axes: Axes, n: dict[str, float]) -> None:
     names = ["popularity", "Markov, shuffled", "Markov, in order"]
     values = [n[f"recall_{key}"] for key in ("popularity", "shuffled", "markov")]
@@ -141,14 +86,14 @@ def _recalls(axes: Axes, n: dict[str, float]) -> None:
 def _at_least(axes: Axes, values: np.ndarray, x_label: str, y_label: str) -> None:
     sizes, counts = np.unique(values, return_counts=True)
     axes.loglog(sizes, np.cumsum(counts[::-1])[::-1] / len(values), color=BLUE, marker=".", markersize=4)
-    _plain_ticks(axes, percent)
+    plain_ticks(axes, percent)
     axes.set(xlabel=x_label, ylabel=y_label)
 
 
 def _supports(axes: Axes, support: np.ndarray) -> None:
     places = np.unique(np.geomspace(1, len(support), MAX_POINTS).astype(np.int64))
     axes.loglog(places, support[places - 1], color=BLUE)
-    _plain_ticks(axes)
+    plain_ticks(axes)
     axes.axhline(5, color=ORANGE, linestyle="--", linewidth=1)
     axes.set(xlabel="item, by popularity", ylabel="events")
 
@@ -184,7 +129,7 @@ def _popularity(axes: Axes, first_N: np.ndarray, last_N: np.ndarray) -> None:
     first, last = first_N[top] / max(first_N.sum(), 1), last_N[top] / max(last_N.sum(), 1)
     least = min(1 / max(first_N.sum(), 1), 1 / max(last_N.sum(), 1)) / 2  # stands for none
     axes.loglog(np.maximum(first, least), np.maximum(last, least), ".", color=BLUE, markersize=4, alpha=0.6, mew=0)
-    _plain_ticks(axes, percent, percent)
+    plain_ticks(axes, percent, percent)
     ends = [least, max(first.max(), last.max())]
     axes.plot(ends, ends, color=ORANGE, linestyle="--", linewidth=1)
     axes.set(xlabel="share of clicks, first quarter", ylabel="last quarter")

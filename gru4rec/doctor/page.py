@@ -5,8 +5,6 @@ Needs jinja2 and matplotlib, which are imported when a page is asked for.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,12 +12,10 @@ from gru4rec import __version__
 from gru4rec.doctor.examine import Report
 from gru4rec.doctor.findings import SEVERITIES
 from gru4rec.doctor.text import number_lines, verdict
-from gru4rec.errors import ConfigError, DataError
+from gru4rec.pages.file import check_html, write_html
 
-GENERATOR = b'<meta name="generator" content="gru4rec doctor">'
-"""Stands in the head of every page, in the first :data:`HEAD_BYTES`. Only such a file is replaced."""
-
-HEAD_BYTES = 1_000
+COMMAND = "gru4rec doctor"
+"""Stands in the head of the page too, whose template names its generator."""
 
 
 def check_page(path: str | Path) -> None:
@@ -29,19 +25,7 @@ def check_page(path: str | Path) -> None:
         ConfigError: A library is missing, the name is not one of a page, or the file there is not a page of the doctor.
         DataError: The folder is missing or locked, or the path is no file.
     """
-    try:
-        import jinja2  # noqa: F401
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f"a page needs {error.name}, which is missing. Run: pip install 'gru4rec[report]'") from None
-    name, path = Path(path), Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        raise DataError(f"cannot write {path}: it is not a regular file. Give the path of a page, such as page.html")
-    if not {name.suffix.lower(), path.suffix.lower()} <= {".html", ".htm"}:
-        raise ConfigError(f"the page {name} needs a name that ends in .html or .htm. Give one, such as page.html")
-    if path.exists() and not _is_own(path):
-        raise ConfigError(f"{name} is there, and is no page that gru4rec doctor wrote. Remove it, or give -o another")
-    _partial(path).unlink()
+    check_html(path, command=COMMAND)
 
 
 def write_page(report: Report, path: str | Path) -> None:
@@ -52,36 +36,7 @@ def write_page(report: Report, path: str | Path) -> None:
         DataError: The path cannot be written.
     """
     check_page(path)
-    text = page_of(report)
-    path = Path(os.path.realpath(path))
-    partial = _partial(path)
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.chmod(0o644)
-        partial.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}. Free some space, or give another path") from None
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _is_own(path: Path) -> bool:
-    """Tell whether a file is a page of the doctor, by what its head says."""
-    try:
-        with open(path, "rb") as file:
-            return GENERATOR in file.read(HEAD_BYTES)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}. Give another path") from None
-
-
-def _partial(path: Path) -> Path:
-    """Make an empty file beside the page, to be renamed."""
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}. Give a folder that can be written to") from None
-    os.close(handle)
-    return Path(name)
+    write_html(page_of(report), path)
 
 
 def _sizes(report: Report) -> list[str]:

@@ -19,8 +19,9 @@ from gru4rec.data.sessions import Sessions
 from gru4rec.errors import ConfigError, DivergedError
 from gru4rec.evaluate.best import BestItems
 from gru4rec.evaluate.counting import block_counter
-from gru4rec.evaluate.metrics import mrr_at_k, recall_at_k
+from gru4rec.evaluate.metrics import event_values, mrr_at_k, recall_at_k
 from gru4rec.evaluate.ranks import RankCounts, TieMode
+from gru4rec.evaluate.statistics import bootstrap_intervals
 
 ROWS = 1024
 """Targets ranked at once: products of fewer rows are slower, those of 32 rows half as fast."""
@@ -90,6 +91,26 @@ class Evaluation:
         check_cutoffs(cutoff, self.sessions.items.n_items)
         ranks = self.counts.ranks(mode, seed=seed)
         return {k: recall_at_k(ranks, k) for k in cutoff}, {k: mrr_at_k(ranks, k) for k in cutoff}
+
+    def intervals(
+        self, cutoff: Sequence[int], mode: TieMode = "standard", *, seed: int = 0, level: float = 0.95
+    ) -> dict[str, dict[int, tuple[float, float]]]:
+        """Return (low, high) of Recall and MRR, by ``recall`` or ``mrr`` and list length k: bootstrap over sessions.
+
+        Raises:
+            ConfigError: A k below 1 or above the number of items, or an unknown mode.
+        """
+        check_cutoffs(cutoff, self.sessions.items.n_items)
+        ranks = self.counts.ranks(mode, seed=seed)
+        session_T = np.repeat(np.arange(self.sessions.n_sessions), self.sessions.lengths - 1)
+        keys = [(metric, k) for metric in ("recall", "mrr") for k in cutoff]
+        values_TM = np.stack([event_values(ranks, metric, k) for metric, k in keys], axis=1)
+        found: dict[str, dict[int, tuple[float, float]]] = {"recall": {}, "mrr": {}}
+        for (metric, k), interval in zip(
+            keys, bootstrap_intervals(values_TM, session_T, level=level, seed=seed), strict=True
+        ):
+            found[metric][k] = (interval.low, interval.high)
+        return found
 
 
 def check_cutoffs(cutoff: Sequence[int], n_items: int) -> None:

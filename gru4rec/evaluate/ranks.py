@@ -55,3 +55,30 @@ class RankCounts:
         else:
             raise ConfigError(f"unknown tie mode {mode!r}. Choose from {', '.join(TIE_MODES)}")
         return np.asarray(self.n_higher + place, dtype=np.float64)
+
+    def among_candidates(self, n_candidates: int, n_items: int, *, seed: int = 0) -> RankCounts:
+        """Return what decides each target's rank among uniformly drawn candidates instead of all items.
+
+        Such ranks look far better than those among all items, and order models differently; they are of use only to
+        compare with figures that were computed so. Candidates are drawn without replacement from the other items, so
+        how many of them score higher follows a hypergeometric distribution, and no score is needed again.
+
+        Args:
+            n_candidates: Other items a target is ranked among, 1 up to ``n_items`` - 1.
+            n_items: Items that were ranked.
+            seed: Decides the draw.
+
+        Raises:
+            ConfigError: ``n_candidates`` is out of range.
+
+        References:
+            Krichene, Rendle, KDD 2020, on what sampled metrics measure.
+        """
+        if not 1 <= n_candidates < n_items:
+            raise ConfigError(f"candidates={n_candidates} is out of range. Give 1 up to {n_items - 1}, or leave it out")
+        rng, n_others = np.random.default_rng([seed, 3]), n_items - 1
+        n_higher = rng.hypergeometric(self.n_higher, n_others - self.n_higher, n_candidates)
+        n_level = self.n_equal - 1
+        n_equal = rng.hypergeometric(n_level, n_others - self.n_higher - n_level, n_candidates - n_higher)
+        n_before = rng.hypergeometric(self.n_equal_before, n_level - self.n_equal_before, n_equal)
+        return RankCounts(n_higher, n_equal + 1, n_before)

@@ -25,6 +25,7 @@ LAYERS = [
     {"serve"},
     {"api"},
     {"reproduce"},
+    {"tune"},
     {"compare"},
     {"doctor"},
     {"cli"},

@@ -1,0 +1,391 @@
+"""A comparison, carried out: tune, fit, measure, and put all numbers together. Finished parts are kept and found again.
+
+The test log is read to count its events, and scored once a model, after all settings are fixed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gru4rec import __version__
+from gru4rec.baselines.files import HYBRID, Fitted, hybrid_of
+from gru4rec.baselines.hybrid_choice import choose_settings
+from gru4rec.baselines.kinds import checked
+from gru4rec.baselines.settings import HybridSettings
+from gru4rec.baselines.sparse import SparseScorer
+from gru4rec.compare.checks import check_logs, check_model, check_order, check_ties, finding, unseen_targets
+from gru4rec.compare.fitting import Machine, evaluation_of, fit, judged, kept, measure
+from gru4rec.compare.logs import Logs, described, digest, read_logs
+from gru4rec.compare.measures import N_LISTED, Measured, Measures
+from gru4rec.compare.memory import PeakMemory
+from gru4rec.compare.parts import Parts
+from gru4rec.compare.plan import GRU4REC, SAVED, Plan, Row
+from gru4rec.compare.tuning import check_optuna, tune
+from gru4rec.data.sessions import Sessions
+from gru4rec.errors import ConfigError, DivergedError, GRU4RecError
+from gru4rec.evaluate.evaluator import check_cutoffs
+
+FORMAT, FORMAT_VERSION = "gru4rec-comparison", 1
+_PACKAGES = ("torch", "numpy", "numba", "pyarrow", "pydantic", "safetensors", "optuna")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a comparison gave.
+
+    Attributes:
+        results: What results.json holds.
+        measured: The models that could be measured, best first.
+        n_parts_found: Parts that an earlier call had finished.
+        n_parts_made: Parts that this call computed.
+    """
+
+    results: dict[str, Any]
+    measured: list[Measured]
+    n_parts_found: int
+    n_parts_made: int
+
+
+def compare(
+    plan: Plan,
+    folder: str | Path,
+    *,
+    machine: Machine | None = None,
+    command: str = "",
+    tell: Callable[[str], None] = lambda message: None,
+) -> Outcome:
+    """Carry a plan out.
+
+    Args:
+        plan: From :func:`gru4rec.compare.plan.read_plan`.
+        folder: Where finished parts are kept, under ``parts``.
+        machine: Device and threads.
+        command: What the report names as the command that made it.
+        tell: Called with a line on what is done.
+
+    Raises:
+        DataError: A log cannot be used, or the folder cannot be written to.
+        ConfigError: The plan does not fit to the logs, or a library is missing.
+    """
+    if any(row.space is not None for row in plan.rows):
+        check_optuna()
+    parts = Parts(Path(folder) / "parts")
+    logs = read_logs(plan.data, needs_valid=plan.needs_valid, tell=tell)
+    check_cutoffs(plan.evaluation.k, logs.test.items.n_items)
+    run = _Run(plan, parts, logs, machine or Machine(), tell)
+    return run.outcome(command)
+
+
+class _Run:
+    """One comparison: what is known of it so far."""
+
+    def __init__(self, plan: Plan, parts: Parts, logs: Logs, machine: Machine, tell: Callable[[str], None]) -> None:
+        self.plan, self.parts, self.logs, self.machine, self.tell = plan, parts, logs, machine, tell
+        self.digests = {id(log): digest(log) for log in (logs.train, logs.test, logs.train_tr, logs.train_valid) if log}
+        self.settings: dict[str, dict[str, Any]] = {}
+        self.tuning: dict[str, dict[str, Any] | None] = {}
+        self.rows = {row.name: row for row in plan.rows}
+        self.list_length = min(max(*plan.evaluation.k, N_LISTED), logs.test.items.n_items)
+
+    def outcome(self, command: str) -> Outcome:
+        """Do all of it."""
+        errors = {row.name: self._fix_settings(row) for row in self.plan.rows}
+        measures = Measures(self.logs.test, self.logs.train, self.plan.evaluation, self.plan.primary)
+        models, measured = [], []
+        findings = list(check_logs(self.logs.train, self.logs.test))
+        unseen_T = unseen_targets(self.logs.train, self.logs.test)
+        for row in self.plan.rows:
+            said, evaluated = self._model(row, errors[row.name], measures)
+            models.append(said)
+            if evaluated is None:
+                continue
+            measured.append(evaluated)
+            k = self.plan.primary[1]
+            scorer = self._scorer_to_check(row)
+            findings += check_model(row.name, scorer, evaluated.first, unseen_T, k, self.plan.evaluation)
+            if said["ties"] is not None:
+                findings += check_ties(row.name, said["ties"], k)
+        findings += check_order(models, self.plan.primary)
+        if measured and not any(one["severity"] == "error" and one["model"] for one in findings):
+            findings.append(
+                finding(
+                    "good", "No model shows signs of knowing the test log", "Lists do not change with what follows."
+                )
+            )
+        if not measured:
+            raise ConfigError(f"no model of the plan could be measured; the first: {models[0]['error']}")
+        measured.sort(key=lambda model: -float(model.values[self.plan.primary].mean()))
+        results = {
+            **self._heading(command),
+            "models": models,
+            "pairs": measures.pairs(measured),
+            "checks": sorted(findings, key=lambda one: ("error", "warning", "note", "good").index(one["severity"])),
+            "examples": measures.examples(measured),
+        }
+        return Outcome(results, measured, self.parts.n_found, self.parts.n_made)
+
+    def _fix_settings(self, row: Row) -> str | None:
+        """Tune a model, or choose a hybrid's blend; return what went wrong."""
+        self.settings[row.name], self.tuning[row.name] = row.settings, None
+        try:
+            if row.space is not None:
+                found = tune(row, self.plan.n_trials, self.plan.evaluation.seed, self._valid_value(row), self.tell)
+                self.settings[row.name] = found.pop("settings")
+                self.tuning[row.name] = found
+            elif row.kind == HYBRID and not row.settings:
+                self.settings[row.name] = self._blend(row)
+        except GRU4RecError as error:
+            self.tell(f"{row.name}: {error}")
+            return str(error)
+        return None
+
+    def _valid_value(self, row: Row) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        """Return a function that measures settings of a model on the validation log."""
+        train_tr, valid = self._valid_logs()
+        ties, seed = self.plan.evaluation.ties, self.plan.evaluation.seed
+
+        def value(settings: dict[str, Any]) -> dict[str, Any]:
+            def make() -> dict[str, Any]:
+                made = fit(row.kind, settings, row.seeds[0], train_tr, self.machine)
+                number = judged(made.fitted.scorer, valid, self.plan.judged_by, ties, seed, self.machine)
+                return {"value": number, "seconds": made.report["train_s"]}
+
+            what = self._what("trial", row, settings, row.seeds[0], train_tr)
+            on = {"valid": self.digests[id(valid)], "by": self.plan.judged_by, "ties": ties, "tie_seed": seed}
+            return self.parts.numbers({**what, **on}, make)
+
+        return value
+
+    def _valid_logs(self) -> tuple[Sessions, Sessions]:
+        train_tr, valid = self.logs.train_tr, self.logs.train_valid
+        assert train_tr is not None
+        assert valid is not None
+        return train_tr, valid
+
+    def _blend(self, row: Row) -> dict[str, Any]:
+        """Choose a hybrid's settings with parts that were fitted to ``train_tr``."""
+        train_tr, valid = self._valid_logs()
+        model, neighbours = self._parts_of(row)
+        what = {
+            "part": "blend",
+            "model": self._what("fit", model, self.settings[model.name], model.seeds[0], train_tr),
+            "neighbours": self._what("fit", neighbours, self.settings[neighbours.name], 0, train_tr),
+            "valid": self.digests[id(valid)],
+            "k": self.plan.primary[1],
+        }
+
+        def make() -> dict[str, Any]:
+            self.tell(f"{row.name}: choosing the blend on {valid.source}")
+            of_model = self._fitted(model, model.seeds[0], train_tr)[0]
+            of_neighbours = self._fitted(neighbours, 0, train_tr)[0]
+            assert isinstance(of_neighbours.scorer, SparseScorer)
+            k = min(self.plan.primary[1], train_tr.items.n_items)
+            choice = choose_settings(of_model.scorer, of_neighbours.scorer, valid, k=k)
+            gains = " ".join(f"{gain:+.1%}" for gain in choice.gains)
+            self.tell(f"{row.name}: gains over its better part on {valid.source}: {gains}")
+            return {"settings": choice.settings.model_dump(mode="json"), "gains": choice.gains}
+
+        return dict(self.parts.numbers(what, make)["settings"])
+
+    def _parts_of(self, row: Row) -> tuple[Row, Row]:
+        assert row.model is not None
+        assert row.neighbours is not None
+        return self.rows[row.model], self.rows[row.neighbours]
+
+    def _what(self, part: str, row: Row, settings: dict[str, Any], seed: int, train: Sessions) -> dict[str, Any]:
+        """Return all that decides a fitted model."""
+        seeded = {"seed": seed, "device": self.machine.device} if row.kind == GRU4REC else {}
+        if row.path is not None:
+            stat = os.stat(row.path) if os.path.exists(row.path) else None
+            seeded = {"path": row.path, "size": stat and stat.st_size, "mtime": stat and stat.st_mtime_ns}
+        return {"part": part, "kind": row.kind, "settings": settings, **seeded, "train": self.digests[id(train)]}
+
+    def _fitted(self, row: Row, seed: int, train: Sessions) -> tuple[Fitted, dict[str, Any]]:
+        """Return a fitted model and what fitting took; hybrids are put together of their parts."""
+        if row.kind == HYBRID:
+            model, neighbours = self._parts_of(row)
+            memory = PeakMemory()
+            of_model, model_report = self._fitted(model, seed, train)
+            of_neighbours, neighbours_report = self._fitted(neighbours, 0, train)
+            settings = checked(HybridSettings, self.settings[row.name], row.name)
+            report = {
+                "train_s": model_report["train_s"] + neighbours_report["train_s"],
+                "model_bytes": model_report["model_bytes"] + neighbours_report["model_bytes"],
+                "peak_memory_bytes": model_report["peak_memory_bytes"] or memory.n_bytes(),
+                "curve": [],
+            }
+            return hybrid_of(of_model, of_neighbours, settings), report
+        what = self._what("fit", row, self.settings[row.name], seed, train)
+        fresh: list[dict[str, Any]] = []
+
+        def make() -> Fitted:
+            self.tell(f"{row.name}: fitting to {train.source}" + (f", seed {seed}" if row.kind == GRU4REC else ""))
+            made = fit(row.kind, self.settings[row.name], seed, train, self.machine, path=row.path)
+            fresh.append(made.report)
+            return made.fitted
+
+        if row.kind == SAVED:
+            fitted = make()
+            return fitted, fresh[0]
+        path = self.parts.path_of(what, "gru4rec")
+        report_of = {**what, "part": "fitting"}
+        if not self.parts.path_of(report_of, "json").is_file():
+            path.unlink(missing_ok=True)  # the last call ended between the model and its report
+        fitted = kept(path, make, device=self.machine.device)
+        return fitted, self.parts.numbers(report_of, lambda: fresh[0])
+
+    def _model(self, row: Row, error: str | None, measures: Measures) -> tuple[dict[str, Any], Measured | None]:
+        """Fit a model to the whole training log, measure it, and return what the report says."""
+        said: dict[str, Any] = {
+            "name": row.name, "kind": row.kind, "settings": self.settings[row.name], "error": error,
+            "tuning": self.tuning[row.name], "command": self._command(row),
+            "seeds": list(self._seeds(row)) if self._is_seeded(row) else [],
+        }  # fmt: skip
+        if error is not None:
+            return said, None
+        measured, curves, costs = Measured(row.name, {}), {}, []
+        try:
+            for seed in self._seeds(row):
+                arrays, report = self._measured(row, seed)
+                measured.by_seed[seed] = evaluation_of(arrays, self.logs.test)
+                curves[str(seed)] = report["curve"]
+                costs.append({**report, "evaluate_s": float(arrays["seconds"][0])})
+        except (GRU4RecError, DivergedError) as problem:
+            self.tell(f"{row.name}: {problem}")
+            return {**said, "error": str(problem)}, None
+        self.tell(f"{row.name}: measured")
+        cost = {
+            "train_s": float(np.mean([one["train_s"] for one in costs])),
+            "evaluate_s": float(np.mean([one["evaluate_s"] for one in costs])),
+            "targets_per_s": self.logs.test.n_targets / max(float(np.mean([one["evaluate_s"] for one in costs])), 1e-9),
+            "model_bytes": costs[0]["model_bytes"],
+            "peak_memory_bytes": costs[0]["peak_memory_bytes"],
+        }
+        numbers = measures.model(measured)
+        return {**said, **numbers, "curves": {seed: c for seed, c in curves.items() if c}, "cost": cost}, measured
+
+    def _is_seeded(self, row: Row) -> bool:
+        return row.kind == GRU4REC or (row.kind == HYBRID and self._is_seeded(self._parts_of(row)[0]))
+
+    def _seeds(self, row: Row) -> tuple[int, ...]:
+        return self._parts_of(row)[0].seeds if row.kind == HYBRID else row.seeds
+
+    def _measured(self, row: Row, seed: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Score the test log with a model."""
+        what = self._what("ranks", row, self.settings[row.name], seed, self.logs.train)
+        if row.kind == HYBRID:
+            model, neighbours = self._parts_of(row)
+            what["model"] = self._what("fit", model, self.settings[model.name], seed, self.logs.train)
+            what["neighbours"] = self._what("fit", neighbours, self.settings[neighbours.name], 0, self.logs.train)
+        what |= {"test": self.digests[id(self.logs.test)], "list_length": self.list_length}
+        fitted, report = self._fitted(row, seed, self.logs.train)
+
+        def make() -> dict[str, np.ndarray]:
+            self.tell(f"{row.name}: scoring {self.logs.test.source}")
+            return measure(fitted, self.logs.test, self.list_length, self.machine)
+
+        return self.parts.arrays(what, make), report
+
+    def _scorer_to_check(self, row: Row) -> Any:
+        """Return a model's scorer, where it scores the test log's own item indices."""
+        fitted = self._fitted(row, self._seeds(row)[0], self.logs.train)[0]
+        return fitted.scorer if fitted.items.same_as(self.logs.test.items) else None
+
+    def _command(self, row: Row) -> str:
+        """Return the command that trains and saves this model alone."""
+        if row.kind in (HYBRID, SAVED):
+            return ""
+        words = ["gru4rec", "train", str(self.plan.data.train), "-t", str(self.plan.data.test), "-o", "MODEL.gru4rec"]
+        words += ["-m", *map(str, self.plan.evaluation.k), "-e", self.plan.evaluation.ties]
+        words += _columns(self.plan)
+        if row.kind == GRU4REC:
+            for name, value in self.settings[row.name].items():
+                if value is not None and name != "seed":
+                    words += [f"--{name}", "/".join(map(str, value)) if isinstance(value, list) else str(value)]
+            words += ["--seed", str(row.seeds[0])]
+        else:
+            words += ["--model", row.kind]
+            pairs = ",".join(f"{name}={value}" for name, value in self.settings[row.name].items())
+            words += ["-ps", pairs] if pairs else []
+        return shlex.join(words)
+
+    def _heading(self, command: str) -> dict[str, Any]:
+        plan, evaluation = self.plan, self.plan.evaluation
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "title": plan.title,
+            "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            "gru4rec_version": __version__,
+            "versions": {"python": platform.python_version(), **dict(_versions())},
+            "machine": _described_machine(self.machine),
+            "command": command,
+            "plan": plan.text,
+            "protocol": {
+                "targets": evaluation.targets, "tie_mode": evaluation.ties, "k": list(evaluation.k),
+                "primary": list(plan.primary), "seed": evaluation.seed, "n_resamples": evaluation.resamples,
+                "n_permutations": evaluation.permutations, "level": evaluation.level,
+                "candidates": evaluation.candidates, "n_trials": plan.n_trials, "valid_rule": self.logs.valid_rule,
+                "test_use": _test_use(plan),
+            },
+            "data": self._logs_described(),
+        }  # fmt: skip
+
+    def _logs_described(self) -> list[dict[str, Any]]:
+        data, train = self.plan.data, str(self.plan.data.train)
+        named = [("train", train, self.logs.train), ("test", str(data.test), self.logs.test)]
+        if self.logs.train_tr is not None and self.logs.train_valid is not None:
+            named.append(("train_tr", data.train_tr or train, self.logs.train_tr))
+            named.append(("train_valid", data.train_valid or train, self.logs.train_valid))
+        return [described(role, path, sessions) for role, path, sessions in named]
+
+
+def _columns(plan: Plan) -> list[str]:
+    """Return the flags of columns that are called otherwise than usual."""
+    usual = {"-sk": ("session_key", "SessionId"), "-ik": ("item_key", "ItemId"), "-tk": ("time_key", "Time")}
+    found = ((flag, getattr(plan.data, name), default) for flag, (name, default) in usual.items())
+    return [word for flag, value, default in found if value != default for word in (flag, value)]
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in _PACKAGES:
+        try:
+            yield package, metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+
+
+def _described_machine(machine: Machine) -> dict[str, Any]:
+    """Return what the report says about the machine."""
+    cpu = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (OSError, ValueError):
+        memory = 0.0
+    return {
+        "cpu": cpu,
+        "n_cores": os.cpu_count() or 1,
+        "threads": machine.threads,
+        "device": machine.device,
+        "memory_gb": round(memory, 1),
+    }
+
+
+def _test_use(plan: Plan) -> str:
+    """Say what the test log was used for."""
+    once = "Every model scored the test log once, after all settings were fixed."
+    if not plan.needs_valid:
+        return f"{once} No setting was chosen by this comparison: they stand in the plan."
+    return f"{once} Settings were chosen on the validation log alone, with models that were fitted to train_tr."

@@ -1,0 +1,134 @@
+"""What a comparison leaves: results.json, the events of every model as Parquet, and the terminal's table."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from gru4rec.compare.slices import targets_of
+from gru4rec.data.sessions import Sessions
+from gru4rec.errors import DataError
+from gru4rec.evaluate.evaluator import Evaluation
+from gru4rec.evaluate.ranks import TieMode
+
+
+def write_results(results: dict[str, Any], path: Path) -> None:
+    """Write results.json whole or not at all.
+
+    Raises:
+        DataError: The path cannot be written.
+    """
+    _replace(path, lambda partial: partial.write_text(json.dumps(results, indent=1), encoding="utf-8"))
+
+
+def write_events(name: str, evaluation: Evaluation, ties: TieMode, seed: int, folder: Path) -> Path:
+    """Write a row a target: where it is, how it was ranked, what was listed; return the file's path.
+
+    Sessions are numbered from 0 in the order of their first events.
+
+    Args:
+        name: Of the file, made fit for one.
+        evaluation: With lists.
+        ties: Tie mode of the column ``rank``; ``n_higher``, ``n_equal`` and ``n_equal_before`` decide all modes.
+        seed: Of the mode ``tiebreaking``.
+        folder: Made where it is missing.
+
+    Raises:
+        DataError: The folder cannot be written to.
+    """
+    test, counts, lists_TK = evaluation.sessions, evaluation.counts, evaluation.lists_TK
+    assert lists_TK is not None
+    position, length, target, session = targets_of(test)
+    file_name = re.sub(r"[^\w.-]+", "_", name).strip("._") or "model"
+    path = folder / f"{file_name}.parquet"
+    table = pa.table(
+        {
+            "session": session,
+            "session_start": np.asarray(test.start_time)[session],
+            "n_clicks_before": position,
+            "session_length": length,
+            "item_id": test.items.item_ids.take(pa.array(target)),
+            "n_higher": counts.n_higher,
+            "n_equal": counts.n_equal,
+            "n_equal_before": counts.n_equal_before,
+            "rank": counts.ranks(ties, seed=seed),
+            "list": _lists_of_ids(lists_TK, test),
+        }
+    )
+    _replace(path, lambda partial: parquet.write_table(table, partial, compression="zstd"))
+    return path
+
+
+def _lists_of_ids(lists_TK: np.ndarray, test: Sessions) -> pa.Array:
+    """Turn item indices (T, K) into lists of ids."""
+    ids = test.items.item_ids.take(pa.array(lists_TK.reshape(-1)))
+    ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+    return pa.ListArray.from_arrays(pa.array(np.arange(0, lists_TK.size + 1, lists_TK.shape[1], dtype=np.int32)), ids)
+
+
+def check_folder(folder: Path) -> None:
+    """Make a folder, and find out whether it can be written to.
+
+    Raises:
+        DataError: It cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}.part"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise DataError(f"cannot write to {folder}: {error.strerror}. Give another folder") from None
+
+
+def _replace(path: Path, write: Any) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}. Free some space, or give another folder") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def table_lines(results: dict[str, Any]) -> Iterator[str]:
+    """Yield the leaderboard as lines of text, best first; a star is a significant distance from the best."""
+    metric, k = results["protocol"]["primary"]
+    level = 1 - results["protocol"]["level"]
+    done = [model for model in results["models"] if model["error"] is None]
+    done.sort(key=lambda model: -model["metrics"][metric][str(k)]["value"])
+    shown = list(dict.fromkeys((metric, "recall", "mrr", "ndcg")))
+    width = max([len(model["name"]) for model in results["models"]] + [5])
+    yield (
+        f"{'model':<{width}}  " + "  ".join(f"{f'{name}@{k}':<22}" for name in shown) + "  coverage  train s   events/s"
+    )
+    for model in done:
+        cells = []
+        for name in shown:
+            one = model["metrics"][name][str(k)]
+            cells.append(f"{one['value']:.4f} [{one['low']:.4f} {one['high']:.4f}]".ljust(22))
+        cost = model["cost"]
+        star = "*" if _differs(results, model["name"], metric, level) else " "
+        yield (
+            f"{model['name']:<{width}}{star} " + "  ".join(cells)
+            + f"  {model['lists']['coverage'][str(k)]:8.3f}  {cost['train_s']:7.1f}  {cost['targets_per_s']:9,.0f}"
+        )  # fmt: skip
+    for model in results["models"]:
+        if model["error"] is not None:
+            yield f"{model['name']:<{width}}  failed: {model['error']}"
+
+
+def _differs(results: dict[str, Any], name: str, metric: str, level: float) -> bool:
+    return any(
+        pair["b"] == name and pair["metric"] == metric and pair["p_adjusted"] <= level for pair in results["pairs"]
+    )

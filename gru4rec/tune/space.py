@@ -1,0 +1,119 @@
+"""Search spaces: which values of which settings a tuner may try. The files of ``paramspaces/``, or the same in Python.
+
+Knows no models; optuna is the caller's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from gru4rec.errors import ConfigError
+
+
+class Trial(Protocol):
+    """What of an optuna trial is used here."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        """Draw a whole number."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
+        """Draw a number."""
+
+    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
+        """Draw one of some values."""
+
+
+class Dimension(BaseModel):
+    """The values of one setting.
+
+    Attributes:
+        name: Of the setting.
+        dtype: ``int`` and ``float``: ``values`` are the lowest and the highest; ``categorical``: ``values`` are all.
+        values: See ``dtype``.
+        step: Distance between values that are tried; none: 1 for int, any number for float.
+        log: Whether small values are tried as often as large ones of the same ratio.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    dtype: Literal["int", "float", "categorical"]
+    values: tuple[Any, ...]
+    step: float | None = None
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Dimension:
+        if self.dtype == "categorical":
+            if not self.values or self.step is not None or self.log:
+                raise ValueError("a categorical setting has one or more values, no step and no log")
+            return self
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.values)
+        if len(self.values) != 2 or not numbers or not self.values[0] <= self.values[1]:
+            raise ValueError("values are the lowest and the highest number")
+        whole = (*self.values, self.step or 1)
+        if self.dtype == "int" and any(value != int(value) for value in whole):
+            raise ValueError("an int has whole numbers")
+        if (self.step is not None and self.step <= 0) or (self.log and (self.values[0] <= 0 or self.step is not None)):
+            raise ValueError("a step is above 0, and log needs values above 0 and no step")
+        return self
+
+    def suggest(self, trial: Trial) -> Any:
+        """Draw a value."""
+        if self.dtype == "categorical":
+            return trial.suggest_categorical(self.name, list(self.values))
+        low, high = self.values
+        if self.dtype == "int":
+            return trial.suggest_int(self.name, int(low), int(high), step=int(self.step or 1), log=self.log)
+        return trial.suggest_float(self.name, low, high, step=self.step, log=self.log)
+
+
+def space_of(dimensions: Iterable[Mapping[str, Any]], *, where: str) -> tuple[Dimension, ...]:
+    """Check a space.
+
+    Args:
+        dimensions: A mapping a setting: name, dtype, values, and step or log where wanted.
+        where: What messages call their source.
+
+    Raises:
+        ConfigError: One of them cannot be used, a name stands twice, or there is none.
+    """
+    space = []
+    for place, dimension in enumerate(dimensions, start=1):
+        try:
+            space.append(Dimension(**dimension))
+        except (ValidationError, TypeError) as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            raise ConfigError(
+                f"setting {place} of the search space in {where} cannot be used: {reason}. Write "
+                '{"name": "layers", "dtype": "int", "values": [64, 512], "step": 32}'
+            ) from None
+    names = [dimension.name for dimension in space]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice or not names:
+        what = f"has {twice[0]!r} twice" if twice else "is empty"
+        raise ConfigError(f"the search space in {where} {what}. Give each setting once")
+    return tuple(space)
+
+
+def read_space(path: str | Path) -> tuple[Dimension, ...]:
+    """Read a space file: a JSON object a line, such as those in ``paramspaces/``.
+
+    Raises:
+        ConfigError: The file cannot be read or used.
+    """
+    try:
+        lines = [line for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        dimensions = [json.loads(line) for line in lines]
+    except OSError as error:
+        raise ConfigError(f"cannot read search space {path}: {error.strerror}. Check the path") from None
+    except ValueError as error:
+        raise ConfigError(f"search space {path} is not JSON, an object a line: {error}") from None
+    if not all(isinstance(dimension, dict) for dimension in dimensions):
+        raise ConfigError(f"search space {path} is not JSON, an object a line")
+    return space_of(dimensions, where=str(path))
