@@ -215,7 +215,8 @@ def _worded(detail: Any, path: Path) -> str:
         return f"plan {path}: nothing reads {place}. Choose from: {', '.join(names)}{hint}"
     if detail["type"] == "missing":
         return f"plan {path}: {place} is missing"
-    return f"plan {path}: {place} = {detail['input']!r} does not fit: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+    reason = detail["msg"].removeprefix("Value error, ")
+    return f"plan {path}: {place} = {detail['input']!r} does not fit: {reason[0].lower()}{reason[1:]}"
 
 
 def _measure(text: str, evaluation: EvaluationPlan, path: Path, name: str) -> tuple[str, int]:

@@ -1,0 +1,51 @@
+"""A small shop and plans over it: what the tests of a comparison share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import csv
+
+from gru4rec.data.simulate import ShopSettings, simulate_shop
+from gru4rec.data.simulated_logs import split_by_time
+
+MODELS = """
+[[models]]
+kind = "pop"
+[[models]]
+kind = "markov"
+[[models]]
+kind = "vsknn"
+name = "V-SkNN"
+[[models]]
+kind = "gru4rec"
+name = "GRU4Rec"
+seeds = [1, 2]
+tune = false
+settings = { layers = [16], batch_size = 32, n_epochs = 2, learning_rate = 0.2, n_sample = 64 }
+[[models]]
+kind = "hybrid"
+model = "GRU4Rec"
+neighbours = "V-SkNN"
+"""
+
+
+def write_shop(folder: Path) -> None:
+    """Write train.tsv and test.tsv of a shop of 600 items."""
+    shop = simulate_shop(ShopSettings(seed=5, n_items=600, n_categories=30, n_sessions=3_000))
+    split = split_by_time(shop.session_id, shop.item_id, shop.time)
+    for name, log in (("train", split.train), ("test", split.test)):
+        table = pa.table({"SessionId": log.session_id, "ItemId": log.item_id, "Time": log.time})
+        csv.write_csv(table, folder / f"{name}.tsv", csv.WriteOptions(delimiter="\t"))
+
+
+def write_plan(folder: Path, models: str = MODELS, *, evaluation: str = "", tuning: str = "", data: str = "") -> Path:
+    """Write a plan over the shop; return its path."""
+    path = folder / "plan.toml"
+    path.write_text(
+        f'[data]\ntrain = "train.tsv"\ntest = "test.tsv"\n{data}\n[evaluation]\nk = [5, 20]\nresamples = 200\n'
+        f"permutations = 200\nexamples = 3\n{evaluation}\n[tuning]\n{tuning}\n{models}",
+        encoding="utf-8",
+    )
+    return path
