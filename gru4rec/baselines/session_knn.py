@@ -1,8 +1,9 @@
 """Session k-nearest-neighbours: what was clicked in the training sessions most like this one.
 
-One scorer covers S-kNN, V-SkNN, VMIS-kNN and STAN, which differ in weights only; ``settings.PRESETS`` has them by name.
+One scorer covers S-kNN, V-SkNN, VMIS-kNN and STAN, which differ in weights only; ``kinds.KINDS`` has them by name.
 The index is the one of VMIS-kNN: for each item its newest sessions, so that the m newest candidates of a session come
-from walking a few short lists, and memory and time depend on m, not on the length of the log.
+from walking a few short lists, and memory and time depend on m, not on the length of the log. An item that a neighbour
+holds twice counts twice.
 
 References:
     S-kNN: Jannach, Ludewig, RecSys 2017. V-SkNN: Ludewig, Jannach, UMUAI 2018, arXiv:1803.09587.

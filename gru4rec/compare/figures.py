@@ -164,6 +164,8 @@ def _by_k(axes: Axes, models: Sequence[Shown], metric: str) -> None:
 
 
 def _against(axes: Axes, models: Sequence[Shown], key: str, label: str, metric: str, k: int) -> None:
+    from matplotlib.ticker import LogLocator
+
     drawn = [shown for shown in models if shown.model["cost"][key] > 0]
     axes.set_xscale("log")
     plain_ticks(axes, "{:.3g}".format, _power)
@@ -171,8 +173,11 @@ def _against(axes: Axes, models: Sequence[Shown], key: str, label: str, metric: 
         x, at = shown.model["cost"][key], shown.model["metrics"][metric][str(k)]
         axes.vlines(x, at["low"], at["high"], color=shown.colour, linewidth=1.2)
         axes.plot(x, at["value"], color=shown.colour, marker=shown.marker, markersize=7, markeredgewidth=0)
-    axes.margins(x=0.1)
-    axes.set(xlabel=label, ylabel=f"{NAMES[metric]}@{k}")
+    costs = [shown.model["cost"][key] for shown in drawn]
+    ratio = max(costs) / min(costs)
+    room = max(ratio**0.1, 1.6)  # so that at least one of 1, 2, 5 times a power of ten is in sight
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 30 else (1.0,)))
+    axes.set(xlabel=label, ylabel=f"{NAMES[metric]}@{k}", xlim=(min(costs) / room, max(costs) * room))
     x_low, x_high = np.log(axes.get_xlim())
     y_low, y_high = axes.get_ylim()
     taken = [((np.log(shown.model["cost"][key]) - x_low) / (x_high - x_low) * 300,
@@ -220,10 +225,10 @@ def _by_slice(axes: Axes, models: Sequence[Shown], kind: str, metric: str, k: in
         axes.plot(x_P, value_P, **shown.line | {"markersize": 4 if len(names) < 12 else 2.5, "linewidth": 1.1})
         ends.append((len(names) - 1 + 0.3, value_P[-1], str(shown.rank), shown))
     labels = [_short(name) for name in names]
-    longest = max(map(len, labels), default=0) + 1
-    every = -(-len(names) * longest // MAX_TICK_LETTERS[1])
+    all_fit = sum(len(label) + 2 for label in labels) <= MAX_TICK_LETTERS[1]
+    every = 1 if all_fit else -(-len(names) * (max(map(len, labels)) + 1) // MAX_TICK_LETTERS[1])
     axes.set_xticks(range(0, len(names), every), labels[::every], fontsize=8.5)
-    axes.set(xlabel=_short(kind, 60), ylabel=f"{NAMES[metric]}@{k}", ylim=(0, None))
+    axes.set(xlabel=_short(kind, 60), ylabel=f"{NAMES[metric]}@{k}", xlim=(-0.5, len(names) - 0.5), ylim=(0, None))
     _name_ends(axes, ends)
 
 

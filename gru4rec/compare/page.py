@@ -284,7 +284,7 @@ def _list_k(ranked: Sequence[Shown], k: int) -> str:
 
 def _slices(ranked: Sequence[Shown], k: int) -> list[dict[str, Any]]:
     """Return the kinds of slices with their figures, and cells by model and slice."""
-    kinds = list(dict.fromkeys(kind for shown in ranked for kind in shown.model["slices"]))
+    kinds = list(dict.fromkeys(kind for shown in ranked for kind, parts in shown.model["slices"].items() if parts))
     return [
         {
             "kind": kind,

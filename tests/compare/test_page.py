@@ -250,6 +250,24 @@ def test_sampled_metrics_are_called_so_loudly(page: str) -> None:
     assert "all items (full ranking)" not in sampled
 
 
+def test_page_of_the_smallest_comparison_is_drawn() -> None:
+    results = made_up(n_models=3, n_days=1, n_examples=0)
+    results["models"] = results["models"][2:]
+    results["protocol"] |= {"k": [20], "n_trials": 0, "valid_rule": None}
+    results |= {"pairs": [], "checks": []}
+    (model,) = results["models"]
+    model["metrics"] = {metric: {"20": by_k["20"]} for metric, by_k in model["metrics"].items()}
+    model["slices"] = {"day": model["slices"]["day <b>UTC</b>"], "empty": []}
+    model["curves"] = {"1": model["curves"]["1"][:1]}
+    model["tuning"] = {"trials": [model["tuning"]["trials"][5]], "best": 5}  # the one that failed
+    text = page_of(results)
+    assert "there is no other model to compare it with" in text
+    assert ">20,000</text>" in text  # 90,000 / 1.8^2 = 27,778 targets a second
+    assert "No checks were made." in text
+    assert "No check found anything wrong." not in text
+    assert "Example sessions" not in text
+
+
 # --- what it is made of
 
 

@@ -31,7 +31,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("run.py", "evaluation.py", "gru4rec_pytorch.py"):
         shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "paramfiles", folder / "paramfiles")
+    for name in ("paramfiles", "plans"):
+        shutil.copytree(ROOT / name, folder / name)
     return folder
 
 

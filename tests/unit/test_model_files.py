@@ -72,9 +72,7 @@ def test_recommender_serves_what_the_evaluation_ranked(kind: str, sessions: Sess
 
 def test_gru4rec_refuses_the_file_of_a_baseline(sessions: Sessions, tmp_path: Path) -> None:
     save(fitted("vsknn", sessions), tmp_path / "m.gru4rec")
-    with pytest.raises(
-        ModelFileError, match="holds a model of the kind .vsknn., not a GRU4Rec"
-    ):
+    with pytest.raises(ModelFileError, match=r"holds a model of the kind .vsknn., not a GRU4Rec"):
         GRU4Rec.loadmodel(tmp_path / "m.gru4rec")
 
 
