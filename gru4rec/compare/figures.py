@@ -224,9 +224,10 @@ def _by_slice(axes: Axes, models: Sequence[Shown], kind: str, metric: str, k: in
         axes.vlines(x_P, low_P, high_P, color=shown.colour, alpha=0.45, linewidth=1)
         axes.plot(x_P, value_P, **shown.line | {"markersize": 4 if len(names) < 12 else 2.5, "linewidth": 1.1})
         ends.append((len(names) - 1 + 0.3, value_P[-1], str(shown.rank), shown))
-    labels = [_short(name) for name in names]
-    all_fit = sum(len(label) + 2 for label in labels) <= MAX_TICK_LETTERS[1]
-    every = 1 if all_fit else -(-len(names) * (max(map(len, labels)) + 1) // MAX_TICK_LETTERS[1])
+    labels = ["\n(".join(map(_short, name.split(" (", 1))) for name in names]
+    widths = [max(map(len, label.split("\n"))) for label in labels]
+    all_fit = sum(width + 2 for width in widths) <= MAX_TICK_LETTERS[1]
+    every = 1 if all_fit else -(-len(names) * (max(widths) + 1) // MAX_TICK_LETTERS[1])
     axes.set_xticks(range(0, len(names), every), labels[::every], fontsize=8.5)
     axes.set(xlabel=_short(kind, 60), ylabel=f"{NAMES[metric]}@{k}", xlim=(-0.5, len(names) - 0.5), ylim=(0, None))
     _name_ends(axes, ends)

@@ -84,7 +84,7 @@ class Measures:
         return {
             "metrics": self._metrics(measured, of_seeds),
             "lists": self._lists(measured.first),
-            "ties": self._ties(measured.first),
+            "ties": self._ties(measured),
             "slices": self._slices(measured),
         }
 
@@ -118,15 +118,19 @@ class Measures:
             "repeat_rate": {str(k): repeat_rate(lists_TK, self.test, k) for k in self.plan.k},
         }
 
-    def _ties(self, evaluation: Evaluation) -> dict[str, Any] | None:
+    def _ties(self, measured: Measured) -> dict[str, Any] | None:
+        """Return the metrics in every tie mode, the mean over seeds."""
         if self.plan.targets == "remaining":
             return None
-        counts, k = self.counts(evaluation), self.primary[1]
-        modes = {}
+        of_seeds, k = [self.counts(evaluation) for evaluation in measured.by_seed.values()], self.primary[1]
+        modes: dict[str, Any] = {}
         for mode in TIE_MODES:
-            ranks = counts.ranks(mode, seed=self.plan.seed)
-            modes[mode] = {metric: {str(k): float(event_values(ranks, metric, k).mean())} for metric in SLICE_METRICS}
-        return {"share_tied": float(np.mean(counts.n_equal > 1)), "modes": modes}
+            ranks = [counts.ranks(mode, seed=self.plan.seed) for counts in of_seeds]
+            modes[mode] = {
+                metric: {str(k): float(np.mean([event_values(one, metric, k).mean() for one in ranks]))}
+                for metric in SLICE_METRICS
+            }
+        return {"share_tied": float(np.mean([np.mean(counts.n_equal > 1) for counts in of_seeds])), "modes": modes}
 
     def _slices(self, measured: Measured) -> dict[str, list[dict[str, Any]]]:
         k = self.primary[1]

@@ -76,6 +76,8 @@ def test_every_model_is_measured_as_the_evaluator_measures_it(shop: Path, outcom
     assert len(values["GRU4Rec"]["by_seed"]) == len(values["hybrid"]["by_seed"]) == 2
     assert values["GRU4Rec"]["deviation"] == pytest.approx(np.std(values["GRU4Rec"]["by_seed"], ddof=1))
     assert len(models["GRU4Rec"]["curves"]["2"]) == 2
+    tied = models["GRU4Rec"]["ties"]["modes"]["conservative"]["recall"]["20"]
+    assert tied == pytest.approx(values["GRU4Rec"]["value"]), "the plan's tie mode, the mean over seeds as well"
 
 
 def test_every_model_but_those_left_out_gets_the_same_number_of_trials(outcome: Outcome) -> None:
