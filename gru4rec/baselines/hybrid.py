@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gru4rec.baselines.clicks import no_clicks, with_click
-from gru4rec.baselines.hybrid_loops import add_shares, times_factors
+from gru4rec.baselines.hybrid_loops import add_shares, times_factors, write_shares
 from gru4rec.baselines.settings import HybridSettings
 from gru4rec.baselines.sparse import SparseScorer
 from gru4rec.errors import ConfigError
@@ -89,8 +89,9 @@ class HybridScorer:
 
 def shares_of(item_RK: Tensor, score_RK: Tensor) -> tuple[Tensor, Tensor]:
     """Turn the neighbours' scores into shares of their sum; a session without neighbours has none."""
-    positive_RK = score_RK.clamp(min=0)
-    return item_RK, positive_RK / positive_RK.sum(dim=1, keepdim=True).clamp(min=1e-300)
+    share_RK = torch.zeros_like(score_RK)
+    write_shares(score_RK.numpy(), share_RK.numpy())
+    return item_RK, share_RK
 
 
 @torch.no_grad()

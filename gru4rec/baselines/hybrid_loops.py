@@ -17,6 +17,18 @@ def _are_adjacent(item_C):
 
 
 @compiled_exactly
+def write_shares(score_RK, share_RK):
+    """Divide each row's positive scores by their sum, which is taken in order: what fills rows up changes no bit."""
+    for row in range(len(score_RK)):
+        total = 0.0
+        for place in range(score_RK.shape[1]):
+            total += max(score_RK[row, place], 0.0)
+        for place in range(score_RK.shape[1]):
+            if score_RK[row, place] > 0:
+                share_RK[row, place] = score_RK[row, place] / total
+
+
+@compiled_exactly
 def add_shares(item_RK, share_RK, item_C, scores_RC):
     """Add the neighbours' shares to the scores of C items; K items of a row ascend."""
     are_adjacent = _are_adjacent(item_C)
