@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gru4rec.jit import HAVE_NUMBA
-
 
 class BestItems:
     """The best items so far of R sessions. Blocks come in the order of the items.
@@ -26,6 +24,8 @@ class BestItems:
 
     def see(self, scores_RC: Tensor, start: int) -> None:
         """Take a block in: scores of the items start, start + 1, ..."""
+        from gru4rec.jit import HAVE_NUMBA
+
         if HAVE_NUMBA and scores_RC.device.type == "cpu":
             from gru4rec.evaluate.best_numba import keep_best
 
