@@ -148,7 +148,8 @@ def test_fast_step_in_float32_errs_no_more_than_plain(loss: str, kernels: Module
     fast = train(fast_step(torch.float32, settings, kernels), 500)
     for name, values in exact.items():
         plain_error, error = ((run[name].double() - values).abs().max().item() for run in (plain, fast))
-        assert error <= 2 * plain_error + 1e-6 * values.abs().max().item(), name
+        # the largest of thousands of rounding errors, once each: 1.1 to 2.8 of one another on the CPUs seen
+        assert error <= 4 * plain_error + 1e-6 * values.abs().max().item(), name
 
 
 @both_kernels
