@@ -60,7 +60,7 @@ class ItemKNNSettings(BaselineSettings):
 
 
 class SessionKNNSettings(BaselineSettings):
-    """Settings of a session kNN; the defaults are those of V-SkNN."""
+    """Settings of a session kNN; the defaults are those of V-SkNN, but items a neighbour holds twice count twice."""
 
     k: int = Field(100, ge=1, le=_ALL, description="Nearest sessions that say something.")
     m: int = Field(1000, ge=1, le=10**7, description="Newest sessions that neighbours are chosen from.")
@@ -77,7 +77,9 @@ class SessionKNNSettings(BaselineSettings):
         0.0, ge=0, description="Events over which a neighbour's items around the shared one fall to 1/e; 0: none."
     )
     idf_weight: float = Field(0.0, ge=0, description="Rare items: a score times 1 + this x -log(share of clicks).")
-    exclude_last: bool = Field(False, description="Never recommend the item that was clicked last.")
+    exclude_last: bool = Field(
+        False, description="Put the item that was clicked last behind all others, where a neighbour holds it."
+    )
     n_clicks: int = Field(20, ge=1, le=1000, description="Newest clicks of a session that are looked at.")
 
 
