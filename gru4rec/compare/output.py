@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from gru4rec.data.sessions import Sessions
 from gru4rec.errors import DataError
 from gru4rec.evaluate.evaluator import Evaluation
 from gru4rec.evaluate.ranks import TieMode
+from gru4rec.whole import write_whole
 
 
 def write_results(results: dict[str, Any], path: Path) -> None:
@@ -26,7 +27,7 @@ def write_results(results: dict[str, Any], path: Path) -> None:
     Raises:
         DataError: The path cannot be written.
     """
-    _replace(path, lambda partial: partial.write_text(json.dumps(results, indent=1), encoding="utf-8"))
+    _write(path, lambda partial: partial.write_text(json.dumps(results, indent=1), encoding="utf-8"))
 
 
 def write_events(name: str, evaluation: Evaluation, ties: TieMode, seed: int, folder: Path) -> Path:
@@ -44,6 +45,7 @@ def write_events(name: str, evaluation: Evaluation, ties: TieMode, seed: int, fo
     Raises:
         DataError: The folder cannot be written to.
     """
+    check_folder(folder)
     test, counts, lists_TK = evaluation.sessions, evaluation.counts, evaluation.lists_TK
     assert lists_TK is not None
     position, length, target, session = targets_of(test)
@@ -63,7 +65,7 @@ def write_events(name: str, evaluation: Evaluation, ties: TieMode, seed: int, fo
             "list": _lists_of_ids(lists_TK, test),
         }
     )
-    _replace(path, lambda partial: parquet.write_table(table, partial, compression="zstd"))
+    _write(path, lambda partial: parquet.write_table(table, partial, compression="zstd"))
     return path
 
 
@@ -89,16 +91,8 @@ def check_folder(folder: Path) -> None:
         raise DataError(f"cannot write to {folder}: {error.strerror}. Give another folder") from None
 
 
-def _replace(path: Path, write: Any) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        partial.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}. Free some space, or give another folder") from None
-    finally:
-        partial.unlink(missing_ok=True)
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    write_whole(path, write, advice="Free some space, or give another folder")
 
 
 def table_lines(results: dict[str, Any]) -> Iterator[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 
 from gru4rec import __version__
 from gru4rec.compare.output import check_folder
-from gru4rec.errors import DataError
+from gru4rec.whole import write_whole
 
 
 class Parts:
@@ -40,7 +39,7 @@ class Parts:
 
     def numbers(self, what: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return a part that JSON can hold, made where it is not there yet."""
-        path = self._path(what, "json")
+        path = self.path_of(what, "json")
         found = self._read(path, lambda: json.loads(path.read_text(encoding="utf-8")))
         if found is not None:
             return dict(found)
@@ -50,7 +49,7 @@ class Parts:
 
     def arrays(self, what: Mapping[str, Any], make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """Return a part made of arrays."""
-        path = self._path(what, "npz")
+        path = self.path_of(what, "npz")
 
         def read() -> dict[str, np.ndarray]:
             with np.load(path, allow_pickle=False) as file:
@@ -69,10 +68,7 @@ class Parts:
         return made
 
     def path_of(self, what: Mapping[str, Any], suffix: str) -> Path:
-        """Return the path of a part that its maker writes whole by itself, such as a model file."""
-        return self._path(what, suffix)
-
-    def _path(self, what: Mapping[str, Any], suffix: str) -> Path:
+        """Return the path of a part; its maker may write it whole by itself, such as a model file."""
         text = json.dumps({"gru4rec": __version__, **what}, sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()[:20]
         return self.folder / f"{what['part']}-{digest}.{suffix}"
@@ -89,12 +85,5 @@ class Parts:
         return found
 
     def _write(self, path: Path, write: Callable[[Path], object]) -> None:
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            write(partial)
-            partial.replace(path)
-        except OSError as error:
-            raise DataError(f"cannot write {path}: {error.strerror}. Free some space, then go on") from None
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, write, advice="Free some space, then go on")
         self.n_made += 1

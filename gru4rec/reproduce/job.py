@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import platform
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +45,7 @@ from gru4rec.prepare.split import PARTS
 from gru4rec.prepare.write import STATS, SUMMARY
 from gru4rec.reproduce.published import CUTOFFS, EVAL_TYPE, Comparison, PublishedRow, overall, published_row
 from gru4rec.train.loop import EpochReport
+from gru4rec.whole import write_whole
 
 _log = logging.getLogger("gru4rec")
 
@@ -460,12 +460,9 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a file in one move."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}. Give -o a folder on a disk with room") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = json.dumps(content, indent=1) + "\n"
+    write_whole(
+        path,
+        lambda partial: partial.write_text(text, encoding="utf-8"),
+        advice="Give -o a folder on a disk with room",
+    )

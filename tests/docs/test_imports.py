@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 LAYERS = [
-    {"errors", "jit"},
+    {"errors", "jit", "whole"},
     {"pages"},
     {"config"},
     {"data"},
