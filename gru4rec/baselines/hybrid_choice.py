@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gru4rec.baselines.hybrid import HybridScorer, log_sum_exp, shares_of
+from gru4rec.baselines.hybrid import HybridScorer, shares_of
 from gru4rec.baselines.hybrid_loops import gather_repeats, ranks_of_blend
 from gru4rec.baselines.settings import HybridSettings
 from gru4rec.baselines.sparse import SparseScorer
@@ -160,7 +160,8 @@ def _views_of(hybrid: HybridScorer, state: tuple[torch.Tensor, ...], target_R: n
     item_RK, share_RK = shares_of(*hybrid.neighbours.ready(state[n_model:-1]))
     share_RN = np.zeros((len(target_R), hybrid.n_items + 1), dtype=np.float32)  # the last is for what fills rows up
     np.put_along_axis(share_RN, item_RK.numpy().astype(np.int64), share_RK.numpy().astype(np.float32), axis=1)
-    log_sum_TR = np.stack([log_sum_exp(hybrid.model, ready, of)[:, 0].numpy() for of in TEMPERATURES])
+    logits = torch.from_numpy(logits_RN).double()
+    log_sum_TR = np.stack([torch.logsumexp(logits / temperature, dim=1).numpy() for temperature in TEMPERATURES])
     return _Views(
         logits_RN, log_sum_TR.astype(np.float32), np.ascontiguousarray(share_RN[:, :-1]), state[-1].numpy(), target_R
     )

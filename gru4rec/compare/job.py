@@ -27,15 +27,14 @@ from gru4rec.compare.checks import check_logs, check_model, check_order, check_t
 from gru4rec.compare.fitting import Machine, evaluation_of, fit, judged, kept, measure
 from gru4rec.compare.logs import Logs, described, digest, read_logs
 from gru4rec.compare.measures import N_LISTED, Measured, Measures
-from gru4rec.compare.memory import PeakMemory
+from gru4rec.compare.page import FORMAT, FORMAT_VERSION, SEVERITIES
 from gru4rec.compare.parts import Parts
 from gru4rec.compare.plan import GRU4REC, SAVED, Plan, Row
 from gru4rec.compare.tuning import check_optuna, tune
 from gru4rec.data.sessions import Sessions
-from gru4rec.errors import ConfigError, DivergedError, GRU4RecError
+from gru4rec.errors import ConfigError, GRU4RecError
 from gru4rec.evaluate.evaluator import check_cutoffs
 
-FORMAT, FORMAT_VERSION = "gru4rec-comparison", 1
 _PACKAGES = ("torch", "numpy", "numba", "pyarrow", "pydantic", "safetensors", "optuna")
 
 
@@ -105,13 +104,13 @@ class _Run:
         findings = list(check_logs(self.logs.train, self.logs.test))
         unseen_T = unseen_targets(self.logs.train, self.logs.test)
         for row in self.plan.rows:
-            said, evaluated = self._model(row, errors[row.name], measures)
+            said, evaluated, fitted = self._model(row, errors[row.name], measures)
             models.append(said)
-            if evaluated is None:
+            if evaluated is None or fitted is None:
                 continue
             measured.append(evaluated)
             k = self.plan.primary[1]
-            scorer = self._scorer_to_check(row)
+            scorer = fitted.scorer if fitted.items.same_as(self.logs.test.items) else None
             findings += check_model(row.name, scorer, evaluated.first, unseen_T, k, self.plan.evaluation)
             if said["ties"] is not None:
                 findings += check_ties(row.name, said["ties"], k)
@@ -129,7 +128,7 @@ class _Run:
             **self._heading(command),
             "models": models,
             "pairs": measures.pairs(measured),
-            "checks": sorted(findings, key=lambda one: ("error", "warning", "note", "good").index(one["severity"])),
+            "checks": sorted(findings, key=lambda one: SEVERITIES.index(one["severity"])),
             "examples": measures.examples(measured),
         }
         return Outcome(results, measured, self.parts.n_found, self.parts.n_made)
@@ -214,14 +213,13 @@ class _Run:
         """Return a fitted model and what fitting took; hybrids are put together of their parts."""
         if row.kind == HYBRID:
             model, neighbours = self._parts_of(row)
-            memory = PeakMemory()
             of_model, model_report = self._fitted(model, seed, train)
             of_neighbours, neighbours_report = self._fitted(neighbours, 0, train)
             settings = checked(HybridSettings, self.settings[row.name], row.name)
             report = {
                 "train_s": model_report["train_s"] + neighbours_report["train_s"],
                 "model_bytes": model_report["model_bytes"] + neighbours_report["model_bytes"],
-                "peak_memory_bytes": model_report["peak_memory_bytes"] or memory.n_bytes(),
+                "peak_memory_bytes": model_report["peak_memory_bytes"],
                 "curve": [],
             }
             return hybrid_of(of_model, of_neighbours, settings), report
@@ -244,25 +242,33 @@ class _Run:
         fitted = kept(path, make, device=self.machine.device)
         return fitted, self.parts.numbers(report_of, lambda: fresh[0])
 
-    def _model(self, row: Row, error: str | None, measures: Measures) -> tuple[dict[str, Any], Measured | None]:
-        """Fit a model to the whole training log, measure it, and return what the report says."""
+    def _model(
+        self, row: Row, error: str | None, measures: Measures
+    ) -> tuple[dict[str, Any], Measured | None, Fitted | None]:
+        """Fit a model to the whole training log, and measure it.
+
+        Returns:
+            What the report says; its evaluations, and the fitted model of the first seed, where it could be measured.
+        """
         said: dict[str, Any] = {
             "name": row.name, "kind": row.kind, "settings": self.settings[row.name], "error": error,
             "tuning": self.tuning[row.name], "command": self._command(row),
             "seeds": list(self._seeds(row)) if self._is_seeded(row) else [],
         }  # fmt: skip
         if error is not None:
-            return said, None
-        measured, curves, costs = Measured(row.name, {}), {}, []
+            return said, None, None
+        measured, curves, costs, first = Measured(row.name, {}), {}, [], None
         try:
             for seed in self._seeds(row):
-                arrays, report = self._measured(row, seed)
+                fitted, report = self._fitted(row, seed, self.logs.train)
+                first = first or fitted
+                arrays = self._ranked(row, seed, fitted)
                 measured.by_seed[seed] = evaluation_of(arrays, self.logs.test)
                 curves[str(seed)] = report["curve"]
                 costs.append({**report, "evaluate_s": float(arrays["seconds"][0])})
-        except (GRU4RecError, DivergedError) as problem:
+        except GRU4RecError as problem:
             self.tell(f"{row.name}: {problem}")
-            return {**said, "error": str(problem)}, None
+            return {**said, "error": str(problem)}, None, None
         self.tell(f"{row.name}: measured")
         cost = {
             "train_s": float(np.mean([one["train_s"] for one in costs])),
@@ -272,7 +278,11 @@ class _Run:
             "peak_memory_bytes": costs[0]["peak_memory_bytes"],
         }
         numbers = measures.model(measured)
-        return {**said, **numbers, "curves": {seed: c for seed, c in curves.items() if c}, "cost": cost}, measured
+        return (
+            {**said, **numbers, "curves": {seed: c for seed, c in curves.items() if c}, "cost": cost},
+            measured,
+            first,
+        )
 
     def _is_seeded(self, row: Row) -> bool:
         return row.kind == GRU4REC or (row.kind == HYBRID and self._is_seeded(self._parts_of(row)[0]))
@@ -280,7 +290,7 @@ class _Run:
     def _seeds(self, row: Row) -> tuple[int, ...]:
         return self._parts_of(row)[0].seeds if row.kind == HYBRID else row.seeds
 
-    def _measured(self, row: Row, seed: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def _ranked(self, row: Row, seed: int, fitted: Fitted) -> dict[str, np.ndarray]:
         """Score the test log with a model."""
         what = self._what("ranks", row, self.settings[row.name], seed, self.logs.train)
         if row.kind == HYBRID:
@@ -288,18 +298,12 @@ class _Run:
             what["model"] = self._what("fit", model, self.settings[model.name], seed, self.logs.train)
             what["neighbours"] = self._what("fit", neighbours, self.settings[neighbours.name], 0, self.logs.train)
         what |= {"test": self.digests[id(self.logs.test)], "list_length": self.list_length}
-        fitted, report = self._fitted(row, seed, self.logs.train)
 
         def make() -> dict[str, np.ndarray]:
             self.tell(f"{row.name}: scoring {self.logs.test.source}")
             return measure(fitted, self.logs.test, self.list_length, self.machine)
 
-        return self.parts.arrays(what, make), report
-
-    def _scorer_to_check(self, row: Row) -> Any:
-        """Return a model's scorer, where it scores the test log's own item indices."""
-        fitted = self._fitted(row, self._seeds(row)[0], self.logs.train)[0]
-        return fitted.scorer if fitted.items.same_as(self.logs.test.items) else None
+        return self.parts.arrays(what, make)
 
     def _command(self, row: Row) -> str:
         """Return the command that trains and saves this model alone."""
@@ -347,7 +351,7 @@ class _Run:
         if self.logs.train_tr is not None and self.logs.train_valid is not None:
             named.append(("train_tr", data.train_tr or train, self.logs.train_tr))
             named.append(("train_valid", data.train_valid or train, self.logs.train_valid))
-        return [described(role, path, sessions) for role, path, sessions in named]
+        return [described(role, path, sessions, self.digests[id(sessions)]) for role, path, sessions in named]
 
 
 def _columns(plan: Plan) -> list[str]:

@@ -96,8 +96,8 @@ def digest(sessions: Sessions) -> str:
     return found.hexdigest()
 
 
-def described(role: str, path: str, sessions: Sessions) -> dict[str, Any]:
-    """Return what the report says about a log."""
+def described(role: str, path: str, sessions: Sessions, sha256: str) -> dict[str, Any]:
+    """Return what the report says about a log; ``sha256`` is its :func:`digest`."""
     return {
         "role": role,
         "path": path,
@@ -111,5 +111,5 @@ def described(role: str, path: str, sessions: Sessions) -> dict[str, Any]:
         "n_lost_sessions": sessions.n_lost_sessions,
         "n_single_event_sessions": sessions.n_single_event_sessions,
         "mean_length": sessions.n_events / sessions.n_sessions,
-        "sha256": digest(sessions),
+        "sha256": sha256,
     }

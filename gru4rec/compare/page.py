@@ -32,7 +32,7 @@ from gru4rec.compare.figures import (
 )
 from gru4rec.errors import DataError
 from gru4rec.pages.file import check_html, generator, write_html
-from gru4rec.prepare.times import TICKS_PER_S, Clock, fits
+from gru4rec.prepare.times import Clock, unit_of
 
 COMMAND = "gru4rec compare"
 
@@ -355,8 +355,7 @@ def moment(time: float) -> str:
         >>> moment(1_767_225_600), moment(17)
         ('2026-01-01 00:00:00', '17')
     """
-    units = [unit for unit in TICKS_PER_S if fits(np.array([time]), unit).all()]
-    return Clock(units[0] if units else None).moment(time)
+    return Clock(unit_of(np.array([time]))).moment(time)
 
 
 def value_text(value: Any) -> str:

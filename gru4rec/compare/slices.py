@@ -7,11 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from gru4rec.data.sessions import Sessions
+from gru4rec.prepare.times import TICKS_PER_S, unit_of
 
 DAY_S = 86_400
-_EPOCH_S = (1e8, 5e9)
-"""Times between these are seconds since 1970, or milliseconds where they are a thousand times as large."""
-
 Slice = tuple[str, np.ndarray]
 """A name, and a bool (T,) that tells which targets are in."""
 
@@ -79,12 +77,10 @@ def _by_repeat(test: Sessions) -> list[Slice]:
 
 
 def _by_day(start_time: np.ndarray) -> list[Slice]:
-    """Group by day where times look like seconds or milliseconds since 1970; else by quarters of the log."""
-    time = np.asarray(start_time, dtype=np.float64)
-    for unit in (1, 1000):
-        if _EPOCH_S[0] * unit <= time.min() <= time.max() <= _EPOCH_S[1] * unit:
-            day = np.floor(time / unit / DAY_S).astype(np.int64)
-            return list(_days(day))
+    """Group by day (UTC) where the size of the times tells their unit; else by quarters of the log."""
+    time, unit = np.asarray(start_time, dtype=np.float64), unit_of(start_time)
+    if unit is not None:
+        return list(_days(np.floor(time / TICKS_PER_S[unit] / DAY_S).astype(np.int64)))
     edges = np.quantile(time, (0.25, 0.5, 0.75))
     quarter = np.searchsorted(edges, time, side="left")
     return [(f"quarter {place + 1} of the test log", quarter == place) for place in np.unique(quarter)]

@@ -13,7 +13,7 @@ from typing import Any
 from gru4rec.baselines.kinds import baseline_settings
 from gru4rec.compare.plan import GRU4REC, Row
 from gru4rec.config import hyper_parameters, setting_values
-from gru4rec.errors import ConfigError, DivergedError, GRU4RecError
+from gru4rec.errors import ConfigError, GRU4RecError
 
 Value = Callable[[dict[str, Any]], dict[str, Any]]
 """Settings in; ``value`` and ``seconds`` out, from disk where they were found before."""
@@ -89,5 +89,5 @@ def _tried(value: Value, settings: dict[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
     try:
         return {**value(settings), "status": "finished", "error": None}
-    except (DivergedError, GRU4RecError) as error:
+    except GRU4RecError as error:
         return {"value": None, "seconds": time.perf_counter() - started, "status": "failed", "error": str(error)}

@@ -97,6 +97,17 @@ def fits(times: np.ndarray, unit: str) -> np.ndarray:
     return cast(np.ndarray, (times >= EARLIEST_S * ticks) & (times < LATEST_S * ticks))
 
 
+def unit_of(times: np.ndarray) -> str | None:
+    """Return the unit in which all times are of the years 1990 to 2100; None where there is none.
+
+    Example:
+        >>> unit_of(np.array([1_400_000_000, 1_400_000_060])), unit_of(np.array([1, 2, 3]))
+        ('s', None)
+    """
+    ends = np.array([times.min(), times.max()])
+    return next((unit for unit in TICKS_PER_S if fits(ends, unit).all()), None)
+
+
 def seconds_of(text: str) -> float:
     """Read a duration: a number and one of s, m, h, d, w.
 
