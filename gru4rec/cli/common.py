@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from gru4rec.data.files import Columns
     from gru4rec.train.loop import EpochReport
 
+SAMPLE_STORE_SIZE = 10_000_000
+"""Negatives drawn at once, where nothing else is asked for."""
+
 
 def guarded(command: Callable[[], int]) -> int:
     """Run a command; turn our errors into one message on standard error and the exit status that belongs to it."""
@@ -147,8 +150,8 @@ def add_quiet_option(parser: argparse.ArgumentParser) -> None:
 def add_store_option(parser: argparse.ArgumentParser) -> None:
     """Add the size of the negative store."""
     parser.add_argument(
-        "-ss", "--sample_store_size", metavar="N", type=int, default=10_000_000,
-        help="negatives drawn at once (10000000)",
+        "-ss", "--sample_store_size", metavar="N", type=int, default=SAMPLE_STORE_SIZE,
+        help=f"negatives drawn at once ({SAMPLE_STORE_SIZE})",
     )  # fmt: skip
 
 

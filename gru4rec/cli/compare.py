@@ -33,13 +33,15 @@ def run(args: argparse.Namespace) -> int:
     from gru4rec.baselines.files import HYBRID
     from gru4rec.compare.fitting import Machine
     from gru4rec.compare.job import compare
-    from gru4rec.compare.output import check_folder, table_lines, write_events, write_results
+    from gru4rec.compare.output import check_event_names, check_folder, table_lines, write_events, write_results
     from gru4rec.compare.plan import read_plan
     from gru4rec.errors import ConfigError
     from gru4rec.model.device import resolve_device
 
     plan = read_plan(args.plan)
     folder = Path(args.output)
+    if args.events:
+        check_event_names([row.name for row in plan.rows], advice="Give one of them another name")
     check_folder(folder)
     if not args.no_report:
         from gru4rec.compare.page import check_page

@@ -28,10 +28,13 @@ def run(args: argparse.Namespace) -> int:
 
     from gru4rec.baselines.files import load
     from gru4rec.cli import pipeline
-    from gru4rec.compare.output import check_folder, write_events
+    from gru4rec.compare.output import check_event_names, check_folder, write_events
     from gru4rec.config import DEFAULT_SEED, HyperParameters
     from gru4rec.model.device import resolve_device
 
+    names = [Path(path).name.split(".")[0] for path in args.test]
+    if args.events is not None:
+        check_event_names(names, advice="Evaluate them in two calls, into two folders")
     device = resolve_device(args.device)
     fitted = load(args.model, device=device)
     settings = fitted.settings
@@ -42,10 +45,9 @@ def run(args: argparse.Namespace) -> int:
     output = output_of(args)
     list_length = max(args.measure) if args.events is not None else 0
     found = pipeline.evaluate_scorer(args, output, fitted.scorer, device, seed, tests, list_length=list_length)
-    for path, evaluation in zip(args.test, found, strict=True):
+    for name, evaluation in zip(names, found, strict=True):
         if args.intervals:
             output.intervals(evaluation.sessions.source, evaluation.intervals(args.measure, args.eval_type, seed=seed))
         if args.events is not None:
-            name = Path(path).name.split(".")[0]
             say(args, f"wrote {write_events(name, evaluation, args.eval_type, seed, Path(args.events))}")
     return 0

@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gru4rec.cli.common import add_engine_options, add_job_options, add_store_option, output_of, say
+from gru4rec.cli.common import (
+    SAMPLE_STORE_SIZE,
+    add_engine_options,
+    add_job_options,
+    add_store_option,
+    output_of,
+    say,
+)
 
 HELP = "train a model on a log, measure it on test logs, save it"
 
@@ -81,6 +88,10 @@ def _train_baseline(args: argparse.Namespace) -> int:
     useless = [
         name for name in (*HyperParameters.model_fields, "parameter_file") if getattr(args, name, None) is not None
     ]
+    usual = {"engine": "auto", "precision": "float32", "sample_store_size": SAMPLE_STORE_SIZE}
+    useless += [name for name, value in usual.items() if getattr(args, name) != value]
+    if args.device not in ("auto", "cpu"):
+        raise ConfigError(f"--device {args.device}: a {args.model} computes on the CPU. Leave it out")
     if useless:
         raise ConfigError(f"--{useless[0]} has no effect on a {args.model}. Give its settings with -ps")
     values = parse_parameter_string(args.parameter_string) if args.parameter_string else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from gru4rec.compare.slices import targets_of
 from gru4rec.data.sessions import Sessions
-from gru4rec.errors import DataError
+from gru4rec.errors import ConfigError, DataError
 from gru4rec.evaluate.evaluator import Evaluation
 from gru4rec.evaluate.ranks import TieMode
 from gru4rec.whole import write_whole
@@ -49,8 +49,7 @@ def write_events(name: str, evaluation: Evaluation, ties: TieMode, seed: int, fo
     test, counts, lists_TK = evaluation.sessions, evaluation.counts, evaluation.lists_TK
     assert lists_TK is not None
     position, length, target, session = targets_of(test)
-    file_name = re.sub(r"[^\w.-]+", "_", name).strip("._") or "model"
-    path = folder / f"{file_name}.parquet"
+    path = folder / _event_file(name)
     table = pa.table(
         {
             "session": session,
@@ -67,6 +66,26 @@ def write_events(name: str, evaluation: Evaluation, ties: TieMode, seed: int, fo
     )
     _write(path, lambda partial: parquet.write_table(table, partial, compression="zstd"))
     return path
+
+
+def _event_file(name: str) -> str:
+    stem = re.sub(r"[^\w.-]+", "_", name).strip("._") or "model"
+    return f"{stem}.parquet"
+
+
+def check_event_names(names: Sequence[str], *, advice: str) -> None:
+    """Make sure that events of each name get a file of their own.
+
+    Raises:
+        ConfigError: Two names make the same file name.
+    """
+    first_of: dict[str, str] = {}
+    for name in names:
+        file_name = _event_file(name)
+        if file_name.lower() in first_of:
+            other = first_of[file_name.lower()]
+            raise ConfigError(f"events of {other!r} and {name!r} would be one file, {file_name}. {advice}")
+        first_of[file_name.lower()] = name
 
 
 def _lists_of_ids(lists_TK: np.ndarray, test: Sessions) -> pa.Array:

@@ -186,6 +186,15 @@ def test_command_writes_results_events_and_report(
     assert hits == (ranks <= 20).tolist()
 
 
+def test_events_of_two_models_are_never_one_file(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = write_plan(shop, '[[models]]\nkind = "pop"\nname = "A b"\n[[models]]\nkind = "pop"\nname = "a/B"\n')
+    assert door.main(["compare", str(plan), "-o", str(tmp_path / "o"), "-d", "cpu", "--events"]) == 2
+    assert "events of 'A b' and 'a/B' would be one file, a_B.parquet" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
 def test_saved_model_that_was_fitted_to_the_test_log_is_flagged(shop: Path, tmp_path: Path) -> None:
     train = load_sessions(shop / "train.tsv")
     test = load_sessions(shop / "test.tsv", vocabulary=train.items)

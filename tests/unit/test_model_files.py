@@ -163,6 +163,10 @@ def test_train_evaluate_and_recommend_take_baselines(tmp_path: Path, capsys: pyt
         (["--model", "vsknn", "-ps", "k=many"], "k='many' in -ps of vsknn does not fit"),
         (["--model", "vsknn", "--layers", "3"], "--layers has no effect on a vsknn"),
         (["-ps", "k=3"], "-ps is for baselines here"),
+        (["--model", "pop", "--engine", "plain"], "--engine has no effect on a pop"),
+        (["--model", "pop", "--precision", "bf16"], "--precision has no effect on a pop"),
+        (["--model", "pop", "-ss", "7"], "--sample_store_size has no effect on a pop"),
+        (["--model", "pop", "-d", "cuda"], "--device cuda: a pop computes on the CPU"),
     ],
 )
 def test_wrong_baseline_flags_are_refused(
@@ -171,3 +175,23 @@ def test_wrong_baseline_flags_are_refused(
     (tmp_path / "log.tsv").write_text("SessionId\tItemId\tTime\n1\t1\t1\n1\t2\t2\n")
     assert door.main(["train", str(tmp_path / "log.tsv"), *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_help_of_train_names_every_baseline(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        door.main(["train", "--help"])
+    words = capsys.readouterr().out.replace(",", " ").replace(".", " ").split()
+    assert KINDS.keys() <= set(words)
+
+
+def test_events_of_two_logs_are_never_one_file(
+    sessions: Sessions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(fitted("pop", sessions), tmp_path / "m.gru4rec")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test.tsv").write_text("SessionId\tItemId\tTime\n1\t1\t1\n1\t2\t2\n")
+    logs = [str(tmp_path / folder / "test.tsv") for folder in ("a", "b")]
+    assert door.main(["evaluate", str(tmp_path / "m.gru4rec"), *logs, "-m", "2", "--events", str(tmp_path / "e")]) == 2
+    assert "events of 'test' and 'test' would be one file, test.parquet" in capsys.readouterr().err
+    assert not (tmp_path / "e").exists()
