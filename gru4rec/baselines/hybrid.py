@@ -1,9 +1,9 @@
 """A model and a session kNN in one: two views of the same session, blended as probabilities.
 
 The model's scores become a softmax at a temperature, the neighbours' scores shares of their sum, and the blend is a
-weighted mean of both. Both underrate or overrate items that the session holds already, each in its own way, so the
-blend is multiplied by a factor for items clicked last, one before, and so on, which makes their predicted share on a
-validation log the observed one.
+weighted power mean of both: an item that both expect passes one that a single view expects. Both underrate or overrate
+items that the session holds already, each in its own way, so the blend is multiplied by a factor for items clicked
+last, one before, and so on, which makes their predicted share on a validation log the observed one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ State = tuple[Tensor, ...]
 
 
 class HybridScorer:
-    """Scores items by the blended probability, in [0, 1] but for the factors.
+    """Scores items by the blended probability to the power of ``exponent``, in [0, 1] but for the factors.
 
     Args:
         model: Scores all items, on a CPU.
@@ -64,7 +64,8 @@ class HybridScorer:
     def ready(self, state: State) -> State:
         """Find the neighbours, and the sum that the model's softmax is divided by."""
         ready = self.model.ready(state[: self.n_model])
-        item_RK, share_RK = shares_of(*self.neighbours.ready(state[self.n_model : -1]))
+        item_RK, score_RK = self.neighbours.ready(state[self.n_model : -1])
+        share_RK = shares_of(score_RK, self.settings.exponent)
         log_sum_R1 = log_sum_exp(self.model, ready, self.settings.temperature)
         return (*ready, log_sum_R1, item_RK, share_RK * self.settings.neighbour_share, state[-1])
 
@@ -80,18 +81,18 @@ class HybridScorer:
 
     def _blended(self, logits_RC: Tensor, ready: State, item_C: np.ndarray) -> Tensor:
         log_sum_R1, item_RK, share_RK, clicks_RL = ready[-4:]
-        scores_RC = torch.exp(logits_RC.double() / self.settings.temperature - log_sum_R1)
+        scores_RC = torch.exp((logits_RC.double() / self.settings.temperature - log_sum_R1) * self.settings.exponent)
         scores_RC *= 1 - self.settings.neighbour_share
         add_shares(item_RK.numpy(), share_RK.numpy(), item_C, scores_RC.numpy())
         times_factors(clicks_RL.numpy(), self._factors, item_C, scores_RC.numpy())
         return scores_RC
 
 
-def shares_of(item_RK: Tensor, score_RK: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn the neighbours' scores into shares of their sum; a session without neighbours has none."""
+def shares_of(score_RK: Tensor, exponent: float) -> Tensor:
+    """Turn the neighbours' scores into shares of their sum, to a power; a session without neighbours has none."""
     share_RK = torch.zeros_like(score_RK)
-    write_shares(score_RK.numpy(), share_RK.numpy())
-    return item_RK, share_RK
+    write_shares(score_RK.numpy(), exponent, share_RK.numpy())
+    return share_RK
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Finding the settings of a hybrid on a validation log, which neither part was fitted to.
 
-Every pair of a share and a temperature gets the repeat factors that make its predicted shares the observed ones; the
-pair is taken whose smaller gain over the better part, in Recall@k or in MRR@k, is largest.
+Every share, temperature and exponent gets the repeat factors that make its predicted shares the observed ones; the
+blend is taken whose smaller gain over the better part, in Recall@k or in MRR@k, is largest.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from gru4rec.baselines.hybrid import HybridScorer, shares_of
-from gru4rec.baselines.hybrid_loops import gather_repeats, ranks_of_blend
+from gru4rec.baselines.hybrid_loops import gather_hits, gather_repeats, ranks_of_blend
 from gru4rec.baselines.settings import HybridSettings
 from gru4rec.baselines.sparse import SparseScorer
 from gru4rec.data.batches import SessionDataIterator
@@ -23,7 +24,9 @@ from gru4rec.evaluate.evaluator import Scorer, score_blocks, states_to_rank
 from gru4rec.evaluate.metrics import mrr_at_k, recall_at_k
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
-TEMPERATURES = (0.18, 0.25, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.6)
+TEMPERATURES = (0.18, 0.25, 0.35, 0.5, 0.7, 0.85, 1.0, 1.3)
+HALVINGS = (0, 1, 2)
+"""Exponents are 1 / 2**halvings, whose inverse costs no power of its own."""
 N_FACTORS = 6
 """Clicks that have a factor of their own."""
 MAX_TARGETS, MAX_SCORES = 12_000, 100_000_000
@@ -46,26 +49,35 @@ class Choice:
     gains: tuple[float, float]
 
 
+class _Blend(NamedTuple):
+    """A point of the grid, its temperature and halvings by their places, and the factors that belong to it."""
+
+    temperature: int
+    halving: int
+    share: float
+    factors: np.ndarray
+
+
 @dataclass(frozen=True)
 class _Views:
     """Both parts' views of R targets, N items."""
 
     logits_RN: np.ndarray
     log_sum_TR: np.ndarray
-    share_RN: np.ndarray
+    share_ERN: list[np.ndarray]
     clicks_RL: np.ndarray
     target_R: np.ndarray
 
-    def model_RN(self, place: int) -> np.ndarray:
-        """Return the model's probabilities at a temperature, float32."""
-        scaled_RN = self.logits_RN / np.float32(TEMPERATURES[place])
-        return np.asarray(np.exp(scaled_RN - self.log_sum_TR[place][:, None]))
+    def model_RN(self, temperature: int, halving: int) -> np.ndarray:
+        """Return the model's probabilities at a temperature and to an exponent, float32; both by their places."""
+        log_RN = self.logits_RN / np.float32(TEMPERATURES[temperature]) - self.log_sum_TR[temperature][:, None]
+        return np.asarray(np.exp(log_RN * np.float32(0.5 ** HALVINGS[halving])))
 
 
 def choose_settings(
     model: Scorer, neighbours: SparseScorer, valid: Sessions, *, k: int = 20, n_clicks: int = 20
 ) -> Choice:
-    """Choose share, temperature and repeat factors.
+    """Choose share, temperature, exponent and repeat factors.
 
     Args:
         model: The model, on a CPU.
@@ -81,16 +93,16 @@ def choose_settings(
     hybrid = HybridScorer(model, neighbours, HybridSettings.model_validate({"n_clicks": n_clicks}))
     newest = _newest(valid)
     blends = _blends_with_factors(hybrid, newest)
-    alone = [(place, share, np.ones(1)) for place, share in ((0, 0.0), (0, 1.0))]
+    alone = [_Blend(0, 0, share, np.ones(1)) for share in (0.0, 1.0)]
     measured = np.array([[recall_at_k(row, k), mrr_at_k(row, k)] for row in _ranks(hybrid, newest, blends + alone)])
     better_part = np.maximum(measured[len(blends) :].max(axis=0), 1e-12)
     gains = measured[: len(blends)] / better_part - 1
     best = int(np.argmax(gains.min(axis=1)))
-    place, share, factors = blends[best]
     settings = HybridSettings(
-        neighbour_share=share,
-        temperature=TEMPERATURES[place],
-        repeat_factors=tuple(float(factor) for factor in factors),
+        neighbour_share=blends[best].share,
+        temperature=TEMPERATURES[blends[best].temperature],
+        exponent=0.5 ** HALVINGS[blends[best].halving],
+        repeat_factors=tuple(float(factor) for factor in blends[best].factors),
         n_clicks=n_clicks,
     )
     return Choice(settings, (float(gains[best, 0]), float(gains[best, 1])))
@@ -104,18 +116,26 @@ def _newest(valid: Sessions) -> Sessions:
     return valid.part(valid.n_sessions - n_sessions, valid.n_sessions)
 
 
-def _blends_with_factors(hybrid: HybridScorer, valid: Sessions) -> list[tuple[int, float, np.ndarray]]:
-    """Return all blends: place of the temperature, share, and the factors that fit to them."""
-    model_sums, share_sums = np.zeros((len(TEMPERATURES), N_FACTORS)), np.zeros(N_FACTORS)
+def _blends_with_factors(hybrid: HybridScorer, valid: Sessions) -> list[_Blend]:
+    """Return all blends that differ, with the factors that fit to them."""
+    points = [
+        (temperature, halving, share)
+        for temperature, halving in itertools.product(range(len(TEMPERATURES)), range(len(HALVINGS)))
+        for share in SHARES
+        if 0 < share < 1 or (halving == 0 and (share == 0 or temperature == 0))  # one part has no other exponents
+    ]
+    predicted = np.zeros((len(points), N_FACTORS))
     hits, n_targets = np.zeros(N_FACTORS), 0
     for views in _views(hybrid, valid):
         n_targets += len(views.target_R)
-        gather_repeats(views.clicks_RL, views.target_R, views.share_RN, share_sums, hits)
-        for place, sums in enumerate(model_sums):
-            gather_repeats(views.clicks_RL, views.target_R, views.model_RN(place), sums, np.zeros(N_FACTORS))
+        gather_hits(views.clicks_RL, views.target_R, hits)
+        for number, model_RN in _with_model(points, views):
+            _, halving, share = points[number]
+            share_RN, sums = views.share_ERN[halving], predicted[number]
+            gather_repeats(model_RN, share_RN, share, HALVINGS[halving], views.clicks_RL, sums)
     return [
-        (place, share, _factors((1 - share) * model_sums[place] + share * share_sums, hits, n_targets))
-        for place, share in itertools.product(range(len(TEMPERATURES)), SHARES)
+        _Blend(*point, _factors(sums, hits, n_targets) ** 0.5 ** HALVINGS[point[1]])
+        for point, sums in zip(points, predicted, strict=True)
     ]
 
 
@@ -126,18 +146,24 @@ def _factors(predicted: np.ndarray, observed: np.ndarray, n_targets: int) -> np.
     return np.where(observed == 0, 0.0, seen_often_enough) if n_targets > 100 * _PRIOR else seen_often_enough
 
 
-def _ranks(hybrid: HybridScorer, valid: Sessions, blends: Sequence[tuple[int, float, np.ndarray]]) -> list[np.ndarray]:
+def _ranks(hybrid: HybridScorer, valid: Sessions, blends: Sequence[_Blend]) -> list[np.ndarray]:
     """Rank all targets with every blend."""
     ranks: list[list[np.ndarray]] = [[] for _ in blends]
     for views in _views(hybrid, valid):
-        for place in range(len(TEMPERATURES)):
-            model_RN = views.model_RN(place)
-            for blend, (own_place, share, factors) in enumerate(blends):
-                if own_place == place:
-                    rank_R = np.empty(len(views.target_R), dtype=np.int64)
-                    ranks_of_blend(model_RN, views.share_RN, share, views.clicks_RL, factors, views.target_R, rank_R)
-                    ranks[blend].append(rank_R)
+        for number, model_RN in _with_model(blends, views):
+            _, halving, share, factors = blends[number]
+            rank_R = np.empty(len(views.target_R), dtype=np.int64)
+            ranks_of_blend(model_RN, views.share_ERN[halving], share, views.clicks_RL, factors, views.target_R, rank_R)
+            ranks[number].append(rank_R)
     return [np.concatenate(parts) for parts in ranks]
+
+
+def _with_model(points: Sequence[tuple[Any, ...]], views: _Views) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the number of each point with the model's probabilities there, which points of a row share."""
+    for (temperature, halving), group in itertools.groupby(range(len(points)), lambda number: points[number][:2]):
+        model_RN = views.model_RN(temperature, halving)
+        for number in group:
+            yield number, model_RN
 
 
 @torch.no_grad()
@@ -157,11 +183,15 @@ def _views_of(hybrid: HybridScorer, state: tuple[torch.Tensor, ...], target_R: n
     logits_RN = np.empty((len(target_R), hybrid.n_items), dtype=np.float32)
     for start, scores_RC in score_blocks(hybrid.model, ready):
         logits_RN[:, start : start + scores_RC.shape[1]] = scores_RC.numpy()
-    item_RK, share_RK = shares_of(*hybrid.neighbours.ready(state[n_model:-1]))
-    share_RN = np.zeros((len(target_R), hybrid.n_items + 1), dtype=np.float32)  # the last is for what fills rows up
-    np.put_along_axis(share_RN, item_RK.numpy().astype(np.int64), share_RK.numpy().astype(np.float32), axis=1)
     logits = torch.from_numpy(logits_RN).double()
     log_sum_TR = np.stack([torch.logsumexp(logits / temperature, dim=1).numpy() for temperature in TEMPERATURES])
-    return _Views(
-        logits_RN, log_sum_TR.astype(np.float32), np.ascontiguousarray(share_RN[:, :-1]), state[-1].numpy(), target_R
-    )
+    item_RK, score_RK = hybrid.neighbours.ready(state[n_model:-1])
+    share_ERN = [_dense(item_RK, shares_of(score_RK, 0.5**halvings), hybrid.n_items) for halvings in HALVINGS]
+    return _Views(logits_RN, log_sum_TR.astype(np.float32), share_ERN, state[-1].numpy(), target_R)
+
+
+def _dense(item_RK: torch.Tensor, share_RK: torch.Tensor, n_items: int) -> np.ndarray:
+    """Return the shares of all items, float32 (R, N)."""
+    share_RN = np.zeros((len(item_RK), n_items + 1), dtype=np.float32)  # the last is for what fills rows up
+    np.put_along_axis(share_RN, item_RK.numpy().astype(np.int64), share_RK.numpy().astype(np.float32), axis=1)
+    return np.ascontiguousarray(share_RN[:, :-1])

@@ -17,7 +17,7 @@ def _are_adjacent(item_C):
 
 
 @compiled_exactly
-def write_shares(score_RK, share_RK):
+def write_shares(score_RK, exponent, share_RK):
     """Divide each row's positive scores by their sum, which is taken in order: what fills rows up changes no bit."""
     for row in range(len(score_RK)):
         total = 0.0
@@ -25,7 +25,7 @@ def write_shares(score_RK, share_RK):
             total += max(score_RK[row, place], 0.0)
         for place in range(score_RK.shape[1]):
             if score_RK[row, place] > 0:
-                share_RK[row, place] = score_RK[row, place] / total
+                share_RK[row, place] = (score_RK[row, place] / total) ** exponent
 
 
 @compiled_exactly
@@ -76,34 +76,71 @@ def _is_newest(clicks_L, lag):
 
 
 @compiled_exactly
-def gather_repeats(clicks_RL, target_R, probability_RN, lag_sums, lag_hits):
-    """Add up, by lag, the probability of clicked items and how often one of them was the target."""
+def gather_hits(clicks_RL, target_R, lag_hits):
+    """Count, by lag, how often a clicked item was the target."""
     for row in range(len(clicks_RL)):
         for lag in range(clicks_RL.shape[1]):
             item = clicks_RL[row, lag] - 1
             if item < 0:
                 break
+            if item == target_R[row]:
+                lag_hits[min(lag, len(lag_hits) - 1)] += 1
+                break
+
+
+@compiled_exactly
+def _to_root(value, n_halvings):
+    """Undo the exponent 1 / 2**n_halvings, at most two of them."""
+    if n_halvings >= 1:
+        value *= value
+    if n_halvings >= 2:
+        value *= value
+    return value
+
+
+@compiled_exactly
+def gather_repeats(model_RN, share_RN, neighbour_share, n_halvings, clicks_RL, lag_sums):
+    """Add up, by lag, the probability that a blend has for clicked items.
+
+    Args:
+        model_RN: The model's probabilities to the power 1 / 2**n_halvings.
+        share_RN: The neighbours', likewise.
+        neighbour_share: Weight of the neighbours.
+        n_halvings: 0, 1 or 2.
+        clicks_RL: Item indices + 1, newest first; 0 is none.
+        lag_sums: Added to; the last is for all older clicks.
+    """
+    kept = 1 - neighbour_share
+    for row in range(len(clicks_RL)):
+        if clicks_RL[row, 0] == 0:
+            continue
+        total = 0.0
+        for item in range(model_RN.shape[1]):
+            total += _to_root(kept * model_RN[row, item] + neighbour_share * share_RN[row, item], n_halvings)
+        for lag in range(clicks_RL.shape[1]):
+            item = clicks_RL[row, lag] - 1
+            if item < 0:
+                break
             if _is_newest(clicks_RL[row], lag):
-                slot = min(lag, len(lag_sums) - 1)
-                lag_sums[slot] += probability_RN[row, item]
-                lag_hits[slot] += item == target_R[row]
+                value = _to_root(kept * model_RN[row, item] + neighbour_share * share_RN[row, item], n_halvings)
+                lag_sums[min(lag, len(lag_sums) - 1)] += value / max(total, 1e-30)
 
 
 @compiled_exactly
 def ranks_of_blend(model_RN, share_RN, neighbour_share, clicks_RL, factors, target_R, rank_R):
-    """Rank each row's target in the blend, after its equals."""
-    multiplier_N = np.ones(model_RN.shape[1])
+    """Rank each row's target in the blend, after its equals; arguments as of ``gather_repeats``."""
+    multiplier_N = np.ones(model_RN.shape[1], np.float32)
+    kept = np.float32(1 - neighbour_share)
+    taken = np.float32(neighbour_share)
     for row in range(len(model_RN)):
         for lag in range(clicks_RL.shape[1] - 1, -1, -1):
             item = clicks_RL[row, lag] - 1
             if item >= 0:
                 multiplier_N[item] = factors[min(lag, len(factors) - 1)]
         target, rank = target_R[row], 0
-        kept = 1 - neighbour_share
-        level = (kept * model_RN[row, target] + neighbour_share * share_RN[row, target]) * multiplier_N[target]
+        level = (kept * model_RN[row, target] + taken * share_RN[row, target]) * multiplier_N[target]
         for item in range(model_RN.shape[1]):
-            score = (kept * model_RN[row, item] + neighbour_share * share_RN[row, item]) * multiplier_N[item]
-            rank += score >= level
+            rank += (kept * model_RN[row, item] + taken * share_RN[row, item]) * multiplier_N[item] >= level
         rank_R[row] = rank
         for lag in range(clicks_RL.shape[1]):
             if clicks_RL[row, lag] > 0:

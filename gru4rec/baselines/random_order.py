@@ -34,8 +34,9 @@ class RandomScorer:
         return (torch.from_numpy(_mixed(state[0].numpy().view(np.uint64) + clicked_R1).view(np.int64)),)
 
     def ready(self, state: State) -> State:
-        """Return the state: there is nothing to compute."""
-        return state
+        """Return the hashes with the seed in them."""
+        seed = _mixed(np.array([self.seed], dtype=np.uint64))
+        return (torch.from_numpy(_mixed(state[0].numpy().view(np.uint64) ^ seed).view(np.int64)),)
 
     def score_block(self, ready: State, start: int, stop: int) -> Tensor:
         """Return scores (R, stop - start) in [0, 1) of items start..stop-1, float64."""
@@ -43,7 +44,7 @@ class RandomScorer:
 
     def score_items(self, ready: State, item_idx: Sequence[int] | np.ndarray) -> Tensor:
         """Return scores (R, C) in [0, 1) of the given C items, float64."""
-        item_C = _mixed(np.asarray(item_idx, dtype=np.uint64) + np.uint64(self.seed))
+        item_C = _mixed(np.asarray(item_idx, dtype=np.uint64))
         bits_RC = _mixed(ready[0].numpy().view(np.uint64) ^ item_C)
         return torch.from_numpy((bits_RC >> np.uint64(11)) * 2.0**-53)
 

@@ -2,8 +2,8 @@
 
 One scorer covers S-kNN, V-SkNN, VMIS-kNN and STAN, which differ in weights only; ``kinds.KINDS`` has them by name.
 The index is the one of VMIS-kNN: for each item its newest sessions, so that the m newest candidates of a session come
-from walking a few short lists, and memory and time depend on m, not on the length of the log. An item that a neighbour
-holds twice counts twice.
+from walking a few short lists, and memory and time depend on m, not on the length of the log. Sessions are sets, as in
+the papers: a neighbour says something of an item once, the most it has to say where it holds the item repeatedly.
 
 References:
     S-kNN: Jannach, Ludewig, RecSys 2017. V-SkNN: Ludewig, Jannach, UMUAI 2018, arXiv:1803.09587.
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gru4rec.baselines.session_knn_loops import count_postings, score_sessions, write_postings
+from gru4rec.baselines.session_knn_loops import count_distinct, count_postings, score_sessions, write_postings
 from gru4rec.baselines.settings import SessionKNNSettings, Weighting
-from gru4rec.baselines.sparse import BELOW_ALL, SparseScorer, padded
+from gru4rec.baselines.sparse import SparseScorer, padded
 from gru4rec.data.sessions import Sessions
 
 
@@ -102,11 +102,8 @@ class SessionKNNScorer(SparseScorer):
         items, scores = score_sessions(
             np.ascontiguousarray(clicks_RL), index.posting_offsets, index.posted, index.item_idx, index.offsets,
             session_weight, factor_N, self.settings.k, self.settings.m, weight_LL, score_weight_L, gap_weight,
-            row_offsets,
+            self.settings.exclude_last, row_offsets,
         )  # fmt: skip
-        if self.settings.exclude_last:
-            newest = np.repeat(clicks_RL[:, 0] - 1, np.diff(row_offsets))
-            scores[items == newest] = BELOW_ALL
         return padded(items, scores, row_offsets, self.n_items)
 
 
@@ -114,7 +111,9 @@ def _session_weights(index: SessionIndex, settings: SessionKNNSettings) -> np.nd
     """Return a factor of each session's similarity, float32."""
     weights = np.ones(len(index.age))
     if settings.cosine:
-        weights /= np.sqrt(np.diff(index.offsets))
+        n_distinct = np.empty(len(weights), dtype=np.int64)
+        count_distinct(index.item_idx, index.offsets, len(index.posting_offsets) - 1, n_distinct)
+        weights /= np.sqrt(n_distinct)
     if settings.recency > 0:
         weights *= np.exp(-index.age / settings.recency)
     return weights.astype(np.float32)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gru4rec.baselines.sparse import BELOW_ALL
 from gru4rec.jit import compiled_exactly
 
 
@@ -36,6 +37,17 @@ def write_postings(item_idx, offsets, posting_offsets, posted):
                 last_seen_N[item] = session
                 posted[first] = session
                 n_written_N[item] += 1
+
+
+@compiled_exactly
+def count_distinct(item_idx, offsets, n_items, n_distinct):
+    """Count the distinct items of each session."""
+    last_seen_N = np.full(n_items, -1, np.int64)
+    for session in range(len(offsets) - 1):
+        n_distinct[session] = 0
+        for place in range(offsets[session], offsets[session + 1]):
+            n_distinct[session] += last_seen_N[item_idx[place]] != session
+            last_seen_N[item_idx[place]] = session
 
 
 @compiled_exactly
@@ -110,13 +122,21 @@ def _place_of(item, item_idx, first, end):
 
 
 @compiled_exactly
-def _add(key_H, value_H, item, value):
-    """Add to an item's sum in an open hash table whose size is a power of two."""
+def _add(key_H, value_H, neighbour_H, said_H, item, neighbour, say):
+    """Add what a neighbour says of an item to the item's sum: the most that it says, where it has the item repeatedly.
+
+    The sums are an open hash table whose size is a power of two.
+    """
     slot = (item * 40503) & (len(key_H) - 1)
     while key_H[slot] != item and key_H[slot] >= 0:
         slot = (slot + 1) & (len(key_H) - 1)
-    key_H[slot] = item
-    value_H[slot] += value
+    if key_H[slot] < 0:
+        key_H[slot], value_H[slot], neighbour_H[slot] = item, 0.0, -1
+    if neighbour_H[slot] != neighbour:
+        neighbour_H[slot], said_H[slot] = neighbour, 0.0
+    if say > said_H[slot]:
+        value_H[slot] += say - said_H[slot]
+        said_H[slot] = say
 
 
 @compiled_exactly
@@ -130,9 +150,12 @@ def _value_of(key_H, value_H, item):
 @compiled_exactly
 def score_sessions(
     clicks_RL, posting_offsets, posted, item_idx, offsets, session_weight, factor_N, k, m,
-    weight_L, score_weight_L, gap_weight, row_offsets,
+    weight_L, score_weight_L, gap_weight, exclude_last, row_offsets,
 ):  # fmt: skip
     """Score the items of each session's neighbours.
+
+    A neighbour says something of an item once, however often it holds it. Items that all say nothing of, similarities
+    or weights being 0, are left out.
 
     Args:
         clicks_RL: Int32 (R, L), item indices + 1, newest first; 0 is none.
@@ -148,6 +171,7 @@ def score_sessions(
         score_weight_L: Float64 (L,), a factor of a neighbour's say by the distance of the newest shared item.
         gap_weight: Float64, a factor of an item's score by how far it stands from the newest shared item in the
             neighbour's session; the last one holds beyond. One entry: no difference.
+        exclude_last: Whether the item that was clicked last is below all others.
         row_offsets: Int64 (R + 1,), filled in: where each row's items begin.
 
     Returns:
@@ -158,7 +182,8 @@ def score_sessions(
     item_U, distance_U = np.empty(n_kept, np.int64), np.empty(n_kept, np.int64)
     head_U, end_U = np.empty(n_kept, np.int64), np.empty(n_kept, np.int64)
     session_m, similarity_m, nearest_m = np.empty(m, np.int64), np.empty(m, np.float64), np.empty(m, np.int64)
-    key_H, value_H = np.empty(1024, np.int64), np.empty(1024, np.float64)
+    key_H, neighbour_H = np.empty(1024, np.int64), np.empty(1024, np.int64)
+    value_H, said_H = np.empty(1024, np.float64), np.empty(1024, np.float64)
     items, scores = np.empty(1024 * len(clicks_RL), np.int32), np.empty(1024 * len(clicks_RL), np.float32)
     row_offsets[0] = 0
     for row in range(len(clicks_RL)):
@@ -177,26 +202,32 @@ def score_sessions(
         while size < 2 * n_listed:
             size *= 2
         if size > len(key_H):
-            key_H, value_H = np.empty(size, np.int64), np.empty(size, np.float64)
+            key_H, neighbour_H = np.empty(size, np.int64), np.empty(size, np.int64)
+            value_H, said_H = np.empty(size, np.float64), np.empty(size, np.float64)
         keys, values = key_H[:size], value_H[:size]
         keys[:] = -1
-        values[:] = 0.0
+        last = clicks_RL[row, 0] - 1 if exclude_last else -1
+        if last >= 0:
+            _add(keys, values, neighbour_H, said_H, last, n_neighbours, 0.0)
         for place in range(n_neighbours):
             first, end = offsets[session_m[place]], offsets[session_m[place] + 1]
             say = similarity_m[place] * score_weight_L[distance_U[nearest_m[place]]]
             shared = _place_of(item_U[nearest_m[place]], item_idx, first, end) if len(gap_weight) > 1 else first
             for other in range(first, end):
                 gap = min(abs(other - shared), len(gap_weight) - 1)
-                _add(keys, values, item_idx[other], say * gap_weight[gap])
+                _add(keys, values, neighbour_H, said_H, item_idx[other], place, say * gap_weight[gap])
         found = np.sort(keys[keys >= 0])
         first = row_offsets[row]
-        row_offsets[row + 1] = first + len(found)
-        if row_offsets[row + 1] > len(items):
-            size = 2 * row_offsets[row + 1]
+        if first + len(found) > len(items):
+            size = 2 * (first + len(found))
             more_items, more_scores = np.empty(size, np.int32), np.empty(size, np.float32)
             more_items[:first], more_scores[:first] = items[:first], scores[:first]
             items, scores = more_items, more_scores
-        for place in range(len(found)):
-            items[first + place] = found[place]
-            scores[first + place] = _value_of(keys, values, found[place]) * factor_N[found[place]]
+        n_listed = 0
+        for item in found:
+            score = BELOW_ALL if item == last else _value_of(keys, values, item) * factor_N[item]
+            if score > 0 or item == last:
+                items[first + n_listed], scores[first + n_listed] = item, score
+                n_listed += 1
+        row_offsets[row + 1] = first + n_listed
     return items[: row_offsets[-1]], scores[: row_offsets[-1]]

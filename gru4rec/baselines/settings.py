@@ -60,7 +60,7 @@ class ItemKNNSettings(BaselineSettings):
 
 
 class SessionKNNSettings(BaselineSettings):
-    """Settings of a session kNN; the defaults are those of V-SkNN, but items a neighbour holds twice count twice."""
+    """Settings of a session kNN; the defaults are those of V-SkNN."""
 
     k: int = Field(100, ge=1, le=_ALL, description="Nearest sessions that say something.")
     m: int = Field(1000, ge=1, le=10**7, description="Newest sessions that neighbours are chosen from.")
@@ -69,7 +69,7 @@ class SessionKNNSettings(BaselineSettings):
         "linear", description="Weight of a neighbour's say, by how long ago the newest shared item was clicked."
     )
     decay: float = Field(2.0, gt=0, description="Clicks over which an exponential weighting falls to 1/e.")
-    cosine: bool = Field(False, description="Divide a neighbour's similarity by the root of its length.")
+    cosine: bool = Field(False, description="Divide a neighbour's similarity by the root of its distinct items.")
     recency: float = Field(
         0.0, ge=0, description="Age over which a neighbour's similarity falls to 1/e, as a share of the log; 0: none."
     )
@@ -77,9 +77,7 @@ class SessionKNNSettings(BaselineSettings):
         0.0, ge=0, description="Events over which a neighbour's items around the shared one fall to 1/e; 0: none."
     )
     idf_weight: float = Field(0.0, ge=0, description="Rare items: a score times 1 + this x -log(share of clicks).")
-    exclude_last: bool = Field(
-        False, description="Put the item that was clicked last behind all others, where a neighbour holds it."
-    )
+    exclude_last: bool = Field(False, description="Put the item that was clicked last behind all others.")
     n_clicks: int = Field(20, ge=1, le=1000, description="Newest clicks of a session that are looked at.")
 
 
@@ -91,6 +89,9 @@ class HybridSettings(BaselineSettings):
 
     neighbour_share: float = Field(0.3, ge=0, le=1, description="Share of the neighbours; the rest is the model's.")
     temperature: float = Field(1.0, gt=0, description="The model's scores are divided by it before the softmax.")
+    exponent: float = Field(
+        1.0, gt=0, le=1, description="Both views are raised to it first: 1 is their mean, near 0 their geometric mean."
+    )
     repeat_factors: tuple[NonNegative, ...] = Field(
         (1.0,),
         min_length=1,

@@ -148,7 +148,7 @@ def session_knn(
         overlap = sum(weight(weighting, distance[item], len(clicks), decay) for item in shared)
         span = start_times[-1] - start_times[0]
         age = (start_times[-1] - start_times[number]) / span if span else 0.0
-        ingredients[number] = (overlap, len(events) if cosine else 1, age if recency else 0.0)
+        ingredients[number] = (overlap, len(set(events)) if cosine else 1, age if recency else 0.0)
         similarity[number] = overlap / sqrt(ingredients[number][1]) * (exp(-age / recency) if recency else 1.0)
     nearest = sorted(similarity, key=lambda number: (-similarity[number], -number))
     if k < len(nearest):
@@ -162,10 +162,13 @@ def session_knn(
         newest = min((item for item in distance if item in events), key=lambda item: distance[item])
         anchor = max(place for place, item in enumerate(events) if item == newest)
         say = similarity[number] * weight(score_weighting, distance[newest], n_clicks, decay)
-        for place, item in enumerate(events):
-            said[item] += say * (exp(-abs(place - anchor) / gap_decay) if gap_decay else 1.0)
+        for item in set(events):
+            gap = min(abs(place - anchor) for place, other in enumerate(events) if other == item)
+            said[item] += say * (exp(-gap / gap_decay) if gap_decay else 1.0)
     support = popularity(log_, n_items)
-    said = {item: value * (1 - idf_weight * log(support[item] / sum(support))) for item, value in said.items()}
+    said = {
+        item: value * (1 - idf_weight * log(support[item] / sum(support))) for item, value in said.items() if value > 0
+    }
     if exclude_last and clicks:
         said[clicks[0]] = NEVER
     return said
@@ -178,10 +181,11 @@ def blend(
     *,
     neighbour_share: float,
     temperature: float,
+    exponent: float,
     repeat_factors: Sequence[float],
     n_clicks: int,
 ) -> list[float]:
-    """Return the blended probability of each item, times the factor of its newest click."""
+    """Return the blended probability of each item to the exponent, times the factor of its newest click."""
     powers = [exp(logit / temperature) for logit in logits]
     positive: Mapping[int, float] = {item: max(value, 0.0) for item, value in said.items()}
     total = sum(positive.values())
@@ -189,7 +193,7 @@ def blend(
     scores = []
     for item, power in enumerate(powers):
         share = positive.get(item, 0.0) / total if total else 0.0
-        score = (1 - neighbour_share) * power / sum(powers) + neighbour_share * share
+        score = (1 - neighbour_share) * (power / sum(powers)) ** exponent + neighbour_share * share**exponent
         if item in clicks:
             score *= repeat_factors[min(clicks.index(item), len(repeat_factors) - 1)]
         scores.append(score)

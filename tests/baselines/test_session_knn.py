@@ -70,11 +70,6 @@ def test_scores_equal_the_definition(
         reject()
     found = scores_of(SessionKNNScorer.fit(log, SessionKNNSettings(**values)), sessions)
     expected = np.array([all_scores(each, support) for each in said])
-    for row, (session, each) in enumerate(zip(sessions, said, strict=True)):
-        undecided = [item for item, value in each.items() if value == 0]  # neighbours that say nothing of an item
-        if values["exclude_last"] and session and found[row, session[-1]] > BELOW_ALL:
-            undecided.append(session[-1])  # no neighbour has it
-        expected[row, undecided] = found[row, undecided]
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=0)
 
 
@@ -93,13 +88,22 @@ def test_candidates_are_the_newest_m_though_older_ones_are_more_similar() -> Non
     )
 
 
-def test_item_that_a_neighbour_holds_repeatedly_counts_at_each_place() -> None:
-    # 1 stands at 0, 3 and 4; the shared item 0 at 2 for the last time: gaps 2, 1, 2. 0 itself has gaps 1 and 0.
-    lists = [[1, 0, 0, 1, 1]]
+def test_item_that_a_neighbour_holds_repeatedly_counts_once_where_it_is_nearest() -> None:
+    # 1 stands at 0, 4 and 5; the shared item 0 at 2 for the last time: gaps 2, 2 and 3. 0 itself has gaps 1 and 0.
+    lists = [[1, 0, 0, 2, 1, 1]]
     plain = fitted(lists, weighting="same", score_weighting="same")
-    assert said_by(plain, [0]) == pytest.approx({0: 2, 1: 3})
+    assert said_by(plain, [0]) == pytest.approx({0: 1, 1: 1, 2: 1})
     by_gap = fitted(lists, weighting="same", score_weighting="same", gap_decay=1.0)
-    assert said_by(by_gap, [0]) == pytest.approx({0: 1 + np.exp(-1), 1: np.exp(-1) + 2 * np.exp(-2)})
+    assert said_by(by_gap, [0]) == pytest.approx({0: 1, 1: np.exp(-2), 2: np.exp(-1)})
+    cosine = fitted(lists, weighting="same", score_weighting="same", cosine=True)
+    assert said_by(cosine, [0])[2] == pytest.approx(1 / np.sqrt(3))
+
+
+def test_item_that_no_neighbour_says_anything_of_stands_behind_by_popularity() -> None:
+    # the only shared click is the eleventh, whose linear weight is 0
+    lists = [[0, 1], [2, 2]]
+    scores = scores_of(fitted(lists, weighting="linear"), [[0, *[7] * 10]])[0]
+    assert scores.tolist() == scores_of(fitted(lists, weighting="linear"), [[]])[0].tolist()
 
 
 def test_gaps_beyond_49_count_as_49() -> None:
@@ -114,7 +118,7 @@ def test_items_that_nothing_is_said_of_follow_by_popularity() -> None:
     np.testing.assert_allclose(scores[2:], [0, -1 / 9, *[-4 / 9] * 5])
 
 
-@pytest.mark.parametrize("session", [[0], [5, 0], [1, 2]], ids=str)
+@pytest.mark.parametrize("session", [[0], [5, 0], [1, 2], [0, 7], [7]], ids=str)
 def test_excluded_item_is_below_all(session: list[int]) -> None:
     scores = scores_of(fitted([[4, 5], [0, 1], [0, 2]], exclude_last=True, m=2), [session])[0]
     assert scores.argmin() == session[-1]

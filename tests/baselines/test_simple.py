@@ -129,6 +129,13 @@ def test_random_order_is_another_for_every_session_and_seed_and_favours_nothing(
     np.testing.assert_array_equal(scores, scores_of(RandomScorer(2_000, seed=5), sessions))
 
 
+@pytest.mark.parametrize("other_seed", [6, 4, 5 + 2**40])
+def test_seeds_near_each_other_do_not_shift_the_order_along(other_seed: int) -> None:
+    one, other = (scores_of(RandomScorer(2_000, seed=seed), [[7]])[0] for seed in (5, other_seed))
+    shifted = [abs(np.corrcoef(one, np.roll(other, by))[0, 1]) for by in range(-3, 4)]
+    assert max(shifted) < 0.12  # 5 standard errors of 2,000 items
+
+
 def test_random_order_puts_the_target_among_the_best_twenty_as_often_as_chance() -> None:
     test = make_sessions(random_lists(6, 1_500), N_ITEMS)
     recall, _ = evaluate(RandomScorer(N_ITEMS), test).metrics([60], "conservative")

@@ -53,7 +53,7 @@ def neighbours_by_hand(log: list[list[int]], session: list[int], s: SessionKNNSe
         shared = set(log[place]) & set(distance)
         value = sum(WEIGHTS[s.weighting](distance[item], len(newest_first), s.decay) for item in shared)
         if s.cosine:
-            value /= math.sqrt(len(log[place]))
+            value /= math.sqrt(len(set(log[place])))
         if s.recency:
             value *= math.exp(-(len(log) - 1 - place) / (len(log) - 1) / s.recency)
         similarity[place] = value
@@ -64,11 +64,13 @@ def neighbours_by_hand(log: list[list[int]], session: list[int], s: SessionKNNSe
         newest_shared = min(set(log[place]) & set(distance), key=distance.__getitem__)
         say = similarity[place] * WEIGHTS[s.score_weighting](distance[newest_shared], s.n_clicks, s.decay)
         last = max(at for at, item in enumerate(log[place]) if item == newest_shared)
-        for at, item in enumerate(log[place]):
-            gap = math.exp(-abs(at - last) / s.gap_decay) if s.gap_decay else 1.0
+        for item in set(log[place]):
+            nearest_gap = min(abs(at - last) for at, other in enumerate(log[place]) if other == item)
+            gap = math.exp(-nearest_gap / s.gap_decay) if s.gap_decay else 1.0
             rarity = 1 - s.idf_weight * math.log(counts[item] / sum(counts.values()))
             scores[item] = scores.get(item, 0.0) + say * gap * rarity
-    if s.exclude_last and session[-1] in scores:
+    scores = {item: score for item, score in scores.items() if score > 0}
+    if s.exclude_last:
         scores[session[-1]] = -2.0
     return scores
 
