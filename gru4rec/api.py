@@ -31,9 +31,9 @@ from gru4rec.model.scorer import GRUScorer, check_finite
 from gru4rec.serve.recommender import Exclude, LiveSession, Recommendations, Recommender
 from gru4rec.train.engine import choose_engine, new_step
 from gru4rec.train.gpu_plan import CHUNK_STEPS
-from gru4rec.train.loop import EpochReport, train
+from gru4rec.train.loop import EpochReport, Position, Recorder, Training, train
 from gru4rec.train.optim import IndexedAdagradM
-from gru4rec.train.step import LossFunction, Step
+from gru4rec.train.step import LossFunction
 
 _log = logging.getLogger("gru4rec")
 
@@ -102,8 +102,9 @@ class GRU4Rec:
         threads: int | None = None,
         engine: Engine = "auto",
         precision: Precision = "float32",
+        recorder: Recorder | None = None,
     ) -> GRU4Rec:
-        """Train from scratch.
+        """Train from scratch, or where the recorder goes on.
 
         Args:
             data: Sessions, a path (of a log or a session map), or a pandas, polars or Arrow table; it is not changed.
@@ -120,6 +121,8 @@ class GRU4Rec:
             engine: ``plain`` is the readable step, ``fast`` the one that computes the same several times faster;
                 ``auto`` is fast, or plain where a subclass has a loss of its own.
             precision: Of the matrix products: ``float32``, ``bf16``, or ``tf32`` on a GPU. Weights stay as they are.
+            recorder: Watches the run, keeps checkpoints and goes on from one, such as a
+                :class:`gru4rec.runs.recorder.RunRecorder`.
 
         Returns:
             This object.
@@ -148,8 +151,17 @@ class GRU4Rec:
         try:
             with cpu_threads(threads or threads_that_help(self.settings)), denormals_flushed():
                 self.model = self._new_model(initial_weights)
-                step = self._step(batches, engine, precision)
-                train(step, batches, n_epochs=self.settings.n_epochs, on_epoch=finish_epoch, on_step=on_step)
+                training = self._training(batches, engine, precision)
+                start = Position() if recorder is None else recorder.begin(training)
+                self.n_epochs_done = start.epoch - 1
+                train(
+                    training,
+                    n_epochs=self.settings.n_epochs,
+                    on_epoch=finish_epoch,
+                    on_step=on_step,
+                    start=start,
+                    recorder=recorder,
+                )
         except DivergedError as error:
             self.status = "diverged"
             raise DivergedError(f"{error}. {self._last_good(checkpoint_path)}") from None
@@ -328,10 +340,10 @@ class GRU4Rec:
             model.load_state_dict({name: torch.as_tensor(np.asarray(array)) for name, array in initial_weights.items()})
         return model.train()
 
-    def _step(self, batches: SessionDataIterator, engine: Engine, precision: Precision) -> Step:
+    def _training(self, batches: SessionDataIterator, engine: Engine, precision: Precision) -> Training:
         model, _, _ = self._trained()
         optimizer = IndexedAdagradM(model.parameters(), lr=self.settings.learning_rate, momentum=self.settings.momentum)
-        return new_step(
+        step = new_step(
             engine,
             model,
             optimizer,
@@ -342,6 +354,7 @@ class GRU4Rec:
             precision=precision,
             own_loss=self._has_own_loss,
         )
+        return Training(model, optimizer, step, batches)
 
     @property
     def _loss(self) -> LossFunction:

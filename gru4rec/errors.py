@@ -43,3 +43,16 @@ class DivergedError(GRU4RecError):
     """
 
     exit_status = 1
+
+
+class StoppedError(GRU4RecError):
+    """A run was told to stop by a signal, and can go on from its checkpoint.
+
+    Args:
+        message: Where it stopped and how to go on.
+        signal_number: What it was told by; the exit status is 128 more, as shells have it.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_status = 128 + signal_number

@@ -14,6 +14,7 @@ from typing import Any
 from gru4rec.api import GRU4Rec
 from gru4rec.bundle import check_writable
 from gru4rec.cli.common import Output, columns_of, progress, same_file, say
+from gru4rec.cli.kept_run import train_in_folder
 from gru4rec.config import setting_values
 from gru4rec.data.session_cache import cached_sessions
 from gru4rec.data.sessions import Sessions
@@ -38,6 +39,14 @@ def read_sessions(args: argparse.Namespace, path: str, items: Vocabulary | None 
     return sessions
 
 
+def read_validation(args: argparse.Namespace, items: Vocabulary) -> Sessions | None:
+    """Read the log that is measured after each epoch, where there is one."""
+    if args.validate is None:
+        return None
+    check_cutoffs(args.measure, items.n_items)
+    return read_sessions(args, args.validate, items)
+
+
 def read_tests(args: argparse.Namespace, paths: Sequence[str], items: Vocabulary) -> list[Sessions]:
     """Read the test logs and make sure that they can be measured as asked."""
     tests = [read_sessions(args, path, items) for path in paths]
@@ -53,9 +62,15 @@ def read_tests(args: argparse.Namespace, paths: Sequence[str], items: Vocabulary
 
 
 def train_model(
-    args: argparse.Namespace, output: Output, gru: GRU4Rec, sessions: Sessions, *, save_path: str | None
+    args: argparse.Namespace,
+    output: Output,
+    gru: GRU4Rec,
+    sessions: Sessions,
+    *,
+    save_path: str | None,
+    validation: Sessions | None = None,
 ) -> None:
-    """Train, and save where asked."""
+    """Train, in a run folder where one is named, and save where asked."""
     checkpoint_path = None if save_path is None else f"{save_path}.checkpoint"
     threads = args.threads or threads_that_help(gru.settings)
     say(
@@ -64,6 +79,14 @@ def train_model(
         f"CPU threads: {threads}): "
         f"{gru.settings.n_epochs} epochs of {sessions.n_targets:,} events",
     )
+    if args.run_dir is not None:
+        n_events = sessions.n_targets * gru.settings.n_epochs
+        with progress(args, "training", n_events) as on_step:
+            train_in_folder(args, output, gru, sessions, threads=threads, validation=validation, on_step=on_step)
+        if save_path is not None:
+            gru.savemodel(save_path)
+            say(args, f"saved {save_path}")
+        return
     if save_path is None and not args.test:
         say(args, "note: the model will be neither saved nor measured; see --help for both")
     started = time.perf_counter()

@@ -18,6 +18,7 @@ from gru4rec.cli.common import (
     add_threads_option,
     guarded,
 )
+from gru4rec.cli.kept_run import add_run_options, check_run_options
 from gru4rec.errors import ConfigError
 
 
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_quiet_option(parser)
     add_log_options(parser)
+    add_run_options(parser)
     return parser
 
 
@@ -71,12 +73,15 @@ def _run(args: argparse.Namespace) -> int:
     from gru4rec.cli import pipeline
     from gru4rec.config import hyper_parameters, parse_parameter_string, read_parameter_file
 
+    check_run_options(args)
+    if args.load_model and args.run_dir is not None:
+        raise ConfigError("--run-dir keeps a training run, and -l loads a model. Leave one of them out")
     if args.log_primary_metric and not args.test:
         raise ConfigError("-lpm prints a metric on a test log, and none is given. Add -t TEST")
     output = TextOutput()
     model_class = _model_class(args.gru4rec_model)
     training_log = None if args.load_model else args.path  # a loaded model may be saved over itself
-    pipeline.check_save_path(args.save_model, inputs=[*args.test, args.parameter_file, training_log])
+    pipeline.check_save_path(args.save_model, inputs=[*args.test, args.parameter_file, args.validate, training_log])
     if args.load_model:
         gru = model_class.loadmodel(args.path, device=args.device)
         tests = pipeline.read_tests(args, args.test, gru.items)
@@ -92,7 +97,8 @@ def _run(args: argparse.Namespace) -> int:
         sessions = pipeline.read_sessions(args, args.path)
         tests = pipeline.read_tests(args, args.test, sessions.items)
         pipeline.print_settings(output, gru, list(given))
-        pipeline.train_model(args, output, gru, sessions, save_path=args.save_model)
+        validation = pipeline.read_validation(args, sessions.items)
+        pipeline.train_model(args, output, gru, sessions, save_path=args.save_model, validation=validation)
     results = pipeline.evaluate_model(args, output, gru, tests)
     if args.log_primary_metric:
         recall, mrr = results[0]

@@ -13,6 +13,7 @@ from gru4rec.cli.common import (
     output_of,
     say,
 )
+from gru4rec.cli.kept_run import add_run_options, check_run_options
 
 HELP = "train a model on a log, measure it on test logs, save it"
 
@@ -42,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-pf", "--parameter_file", metavar="FILE", help="settings file; flags given beside it come first"
     )
     add_store_option(parser)
+    add_run_options(parser)
+    parser.add_argument(
+        "-pm", "--primary_metric", choices=("recall", "mrr"), default="recall",
+        help="which metric of --validate decides, at the first K (recall)",
+    )  # fmt: skip
     group = parser.add_argument_group("settings")
     for name, field in HyperParameters.model_fields.items():
         default = "/".join(map(str, field.default)) if name == "layers" else field.default
@@ -56,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from gru4rec.config import HyperParameters, read_parameter_file
     from gru4rec.errors import ConfigError
 
+    check_run_options(args)
     if args.model != GRU4REC:
         return _train_baseline(args)
     if args.parameter_string is not None:
@@ -65,11 +72,12 @@ def run(args: argparse.Namespace) -> int:
     given |= {name: value for name, value in vars(args).items() if name in HyperParameters.model_fields}
     gru = GRU4Rec(device=args.device).set_params(**given)
     gru.choose_engine(args.engine, args.precision)
-    pipeline.check_save_path(args.output, inputs=[args.path, *args.test, args.parameter_file])
+    pipeline.check_save_path(args.output, inputs=[args.path, *args.test, args.parameter_file, args.validate])
     sessions = pipeline.read_sessions(args, args.path)
     tests = pipeline.read_tests(args, args.test, sessions.items)
     pipeline.print_settings(output, gru, list(given))
-    pipeline.train_model(args, output, gru, sessions, save_path=args.output)
+    validation = pipeline.read_validation(args, sessions.items)
+    pipeline.train_model(args, output, gru, sessions, save_path=args.output, validation=validation)
     pipeline.evaluate_model(args, output, gru, tests)
     return 0
 
@@ -85,9 +93,8 @@ def _train_baseline(args: argparse.Namespace) -> int:
     from gru4rec.errors import ConfigError
 
     kind_of(args.model)
-    useless = [
-        name for name in (*HyperParameters.model_fields, "parameter_file") if getattr(args, name, None) is not None
-    ]
+    names = (*HyperParameters.model_fields, "parameter_file", "run_dir")
+    useless = [name.replace("run_dir", "run-dir") for name in names if getattr(args, name, None) is not None]
     usual = {"engine": "auto", "precision": "float32", "sample_store_size": SAMPLE_STORE_SIZE}
     useless += [name for name, value in usual.items() if getattr(args, name) != value]
     if args.device not in ("auto", "cpu"):

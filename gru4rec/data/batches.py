@@ -107,14 +107,16 @@ class LaneSchedule:
         """Int64 (T,), where each step's pairs end."""
         return np.cumsum(self.n_active_T)
 
-    def blocks(self) -> Iterator[tuple[int, slice, tuple[int, int]]]:
-        """Cut an epoch into runs of steps that the same lanes are active in.
+    def blocks(self, first_step: int = 0) -> Iterator[tuple[int, slice, tuple[int, int]]]:
+        """Cut an epoch, from a step on, into runs of steps that the same lanes are active in.
 
         Yields:
             The run's first step, its pairs, and the shape (steps, active lanes) that these pairs have as a table.
         """
         step = start = 0
         for n_active, end in zip(range(self.n_lanes, 0, -1), self.lane_steps_B.tolist(), strict=True):
+            n_skipped = max(0, min(end, first_step) - step)
+            step, start = step + n_skipped, start + n_skipped * n_active
             while step < end:
                 n_steps = min(end - step, max(1, _BLOCK_PAIRS // n_active))
                 stop = start + n_steps * n_active
@@ -247,15 +249,20 @@ class SessionDataIterator:
         return self.n_steps
 
     def __iter__(self) -> Iterator[Batch]:
+        return self.from_step(0)
+
+    def from_step(self, first_step: int) -> Iterator[Batch]:
+        """Yield the batches from a step of the epoch on, counted from 0; negatives go on where they are."""
         no_negatives = np.empty(0, dtype=np.int32)
-        for lanes, position, input_idx, target_idx, resets in itertools.islice(self._events(), self.n_steps):
+        events = itertools.islice(self._events(first_step), max(0, self.n_steps - first_step))
+        for lanes, position, input_idx, target_idx, resets in events:
             negative_idx = no_negatives if self.negatives is None else self.negatives.next()
             yield Batch(lanes, position, input_idx, target_idx, resets, negative_idx)
 
-    def _events(self) -> Iterator[tuple[np.ndarray, ...]]:
+    def _events(self, first_step: int) -> Iterator[tuple[np.ndarray, ...]]:
         """Read the events of many steps at once, and hand them out step by step."""
         items_at = self.sessions.items_at
-        for _step, pairs, shape in self.schedule.blocks():
+        for _step, pairs, shape in self.schedule.blocks(first_step):
             position = self.schedule.position_P[pairs]
             lanes = self.schedule.lane_P[pairs].astype(np.int32)
             columns = (lanes, position, items_at(position), items_at(position + 1), self.schedule.resets_P[pairs])

@@ -96,6 +96,11 @@ class SampleStore:
         """Draw no more at once than so many steps need."""
         self._steps_per_fill = max(1, min(self._steps_per_fill, n_steps))
 
+    def skip(self, n_steps: int) -> None:
+        """Pass over the next steps' negatives without drawing them; before the first :meth:`next` only."""
+        assert not len(self._store), "some were drawn already"
+        self._rng.bit_generator.advance(n_steps * self.n_sample)  # type: ignore[attr-defined]  # one number a draw
+
     @property
     def probabilities(self) -> np.ndarray:
         """Float64 (n_items,), the probability that the store really draws each item with."""

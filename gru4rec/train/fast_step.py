@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import importlib.util
 import logging
+from collections.abc import Sequence
 from types import ModuleType
 
 import numpy as np
@@ -118,6 +119,19 @@ class FastStep(BatchStep):
         """Apply what gradient accumulation still holds."""
         if self._n_waiting:
             self._apply()
+
+    def state(self) -> list[Tensor] | None:
+        """See :class:`gru4rec.train.step.Step`."""
+        if self._n_waiting:
+            return None
+        lanes = torch.from_numpy(self._lanes).long().to(self.model.device)
+        return [out.new_zeros(self._n_lanes, out.shape[1]).index_copy_(0, lanes, out) for out in self._stack.out]
+
+    def restore(self, hidden: Sequence[Tensor]) -> None:
+        """See :class:`gru4rec.train.step.Step`."""
+        self.start_epoch()
+        for out, restored in zip(self._stack.out, hidden, strict=True):
+            out.copy_(restored)
 
     def _apply(self) -> None:
         """Update each weight once with the waiting gradients' sum over grad_accumulation, also when fewer wait."""

@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -130,8 +130,9 @@ class GPUStep:
             (rows, *self.optimizer.state_of(rows), *segments, gradient) for rows, segments, gradient in updates
         ]
 
-    def epoch(self, batches: SessionDataIterator) -> Iterator[Tensor]:
-        """See :class:`gru4rec.train.step.Step`; losses come on the CPU."""
+    def epoch(self, batches: SessionDataIterator, first_step: int = 0) -> Iterator[Tensor]:
+        """See :class:`gru4rec.train.step.Step`; losses come on the CPU, and an epoch starts at its start only."""
+        assert first_step == 0
         ends_T = batches.schedule.ends_T
         self._stack.forget()
         arrived = None
@@ -145,6 +146,12 @@ class GPUStep:
             arrived = on_their_way
         if arrived is not None:
             yield arrived()
+
+    def state(self) -> None:
+        """Return None: steps run ahead, so training goes on from the ends of epochs only."""
+
+    def restore(self, hidden: Sequence[Tensor]) -> None:
+        """See :class:`gru4rec.train.step.Step`; an epoch starts with states of its own."""
 
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ sampled negatives, M = A + S score columns, or one for every item.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -27,20 +27,34 @@ Column a is lane a's target; where every item has one column, ``target_A=`` says
 class Step(Protocol):
     """What the training loop calls."""
 
-    def epoch(self, batches: SessionDataIterator) -> Iterator[Tensor]:
+    def epoch(self, batches: SessionDataIterator, first_step: int = 0) -> Iterator[Tensor]:
         """Train on all batches once. Yields the losses of the next steps, (C,) with any number C of steps at a time.
 
         A step's loss is the sum over its lanes divided by the nominal batch size.
+
+        Args:
+            batches: Of the epoch.
+            first_step: Where to go on, after :meth:`restore`; 0 starts the epoch.
         """
+
+    def state(self) -> list[Tensor] | None:
+        """Return the lanes' hidden states after the last step, (B, H) for each layer.
+
+        None where they would not do to go on: while gradients wait, and on a GPU that runs ahead.
+        """
+
+    def restore(self, hidden: Sequence[Tensor]) -> None:
+        """Go on from such states."""
 
 
 class BatchStep(ABC):
     """A step that is handed one batch at a time."""
 
-    def epoch(self, batches: SessionDataIterator) -> Iterator[Tensor]:
+    def epoch(self, batches: SessionDataIterator, first_step: int = 0) -> Iterator[Tensor]:
         """See :class:`Step`."""
-        self.start_epoch()
-        for batch in batches:
+        if first_step == 0:
+            self.start_epoch()
+        for batch in batches.from_step(first_step):
             yield self(batch).reshape(1)
         self.end_epoch()
 
@@ -55,6 +69,14 @@ class BatchStep(ABC):
     @abstractmethod
     def end_epoch(self) -> None:
         """Apply what gradient accumulation still holds."""
+
+    @abstractmethod
+    def state(self) -> list[Tensor] | None:
+        """See :class:`Step`."""
+
+    @abstractmethod
+    def restore(self, hidden: Sequence[Tensor]) -> None:
+        """See :class:`Step`."""
 
 
 class PlainStep(BatchStep):
@@ -119,6 +141,15 @@ class PlainStep(BatchStep):
         """Apply what gradient accumulation still holds."""
         if self._n_waiting:
             self._apply()
+
+    def state(self) -> list[Tensor] | None:
+        """See :class:`Step`."""
+        return None if self._n_waiting else [hidden.clone() for hidden in self._state]
+
+    def restore(self, hidden: Sequence[Tensor]) -> None:
+        """See :class:`Step`."""
+        for own, restored in zip(self._state, hidden, strict=True):
+            own.copy_(restored)
 
     def _accumulate(self, rows: StepRows) -> None:
         self._waiting.extend(rows)

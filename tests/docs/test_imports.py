@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 LAYERS = [
     {"errors", "jit", "whole"},
-    {"pages"},
+    {"pages", "watch"},
     {"config"},
     {"data"},
     {"prepare"},
@@ -24,6 +24,7 @@ LAYERS = [
     {"evaluate", "baselines"},
     {"serve"},
     {"api"},
+    {"runs"},
     {"reproduce"},
     {"tune"},
     {"compare"},

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from gru4rec.data.batches import SessionDataIterator
 from gru4rec.data.events import load_events
 from gru4rec.data.sessions import Sessions
 from gru4rec.evaluate.evaluator import evaluate
+from gru4rec.train.loop import Training
 from gru4rec.train.step import Step
 
 HERE = Path(__file__).parent / "golden"
@@ -61,10 +62,16 @@ class WatchedStep:
     def __init__(self, step: Step, losses: list[float]) -> None:
         self._step, self._losses = step, losses
 
-    def epoch(self, batches: SessionDataIterator) -> Iterator[Tensor]:
-        for losses_C in self._step.epoch(batches):
+    def epoch(self, batches: SessionDataIterator, first_step: int = 0) -> Iterator[Tensor]:
+        for losses_C in self._step.epoch(batches, first_step):
             self._losses.extend(losses_C.tolist())
             yield losses_C
+
+    def state(self) -> list[Tensor] | None:
+        return self._step.state()
+
+    def restore(self, hidden: Sequence[Tensor]) -> None:
+        self._step.restore(hidden)
 
 
 class WatchedGRU4Rec(GRU4Rec):
@@ -74,8 +81,9 @@ class WatchedGRU4Rec(GRU4Rec):
         super().__init__(**arguments)
         self.step_losses: list[float] = []
 
-    def _step(self, *arguments: Any) -> WatchedStep:
-        return WatchedStep(super()._step(*arguments), self.step_losses)
+    def _training(self, *arguments: Any) -> Training:
+        training = super()._training(*arguments)
+        return replace(training, step=WatchedStep(training.step, self.step_losses))
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Training runs that are kept: a folder with settings, metrics, checkpoints and the model."""

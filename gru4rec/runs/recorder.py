@@ -1,0 +1,245 @@
+"""What a run leaves behind while it trains, metrics, checkpoints and the best model, and how it goes on from them."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gru4rec.api import GRU4Rec
+from gru4rec.errors import DataError, ModelFileError, StoppedError
+from gru4rec.model.scorer import GRUScorer, check_finite
+from gru4rec.runs.curves import Curves
+from gru4rec.runs.folder import RunFolder
+from gru4rec.runs.metrics_file import MetricsFile
+from gru4rec.runs.signals import StopSignals
+from gru4rec.runs.validation import Best, Validation
+from gru4rec.train.checkpoint import checkpoint_of, load_checkpoint, save_checkpoint
+from gru4rec.train.loop import EpochReport, Position, Training
+from gru4rec.watch.machine import MachineWatch
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often what is written.
+
+    Attributes:
+        log_steps: Steps between lines of metrics within an epoch; 0: lines of epochs only.
+        checkpoint_steps: Steps between checkpoints; 0: by time alone.
+        checkpoint_seconds: Seconds between checkpoints.
+    """
+
+    log_steps: int = 1000
+    checkpoint_steps: int = 0
+    checkpoint_seconds: float = 300.0
+
+
+@dataclass
+class _Since:
+    """Sums at the last line of metrics, from which the next line's means are taken."""
+
+    loss_sum: float = 0.0
+    n_events: int = 0
+    seconds: float = 0.0
+    accumulated: float = 0.0
+    n_updates: int = 0
+
+
+class RunRecorder:
+    """Records a run of :meth:`gru4rec.api.GRU4Rec.fit`; see :class:`gru4rec.train.loop.Recorder`.
+
+    Checkpoints are written between steps that leave no gradient waiting; on a GPU, which runs ahead, after epochs.
+
+    Args:
+        folder: Of the run.
+        gru: What is trained.
+        pace: How often what is written.
+        validation: What is measured after each epoch; None: nothing.
+        stop: Told when to stop.
+        curves: Gets every line of metrics too; None: nobody.
+        tell: Called with what the user should know.
+
+    Attributes:
+        best: The best epoch so far.
+        best_path: Where its model is.
+
+    Raises:
+        StoppedError: From training, once a signal came and the checkpoint is written.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        gru: GRU4Rec,
+        *,
+        pace: Pace,
+        validation: Validation | None = None,
+        stop: StopSignals | None = None,
+        curves: Curves | None = None,
+        tell: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self.folder, self.best, self.best_path = folder, Best(), folder.best
+        self._gru, self._pace, self._validation = gru, pace, validation
+        self._stop, self._curves, self._tell = stop or StopSignals(), curves, tell
+        self._metrics = MetricsFile(folder.metrics, tell)
+        self._watch = MachineWatch()
+        self._since = _Since()
+        self._epoch, self._seconds_before = 1, 0.0
+        self._next_checkpoint = time.monotonic() + pace.checkpoint_seconds
+        self._training: Training
+
+    def begin(self, training: Training) -> Position:
+        """Go on from the newest checkpoint, or begin where there is none.
+
+        Raises:
+            ModelFileError: It is damaged, or of another model.
+        """
+        self._training = training
+        self.folder.checkpoint.parent.mkdir(exist_ok=True)
+        for unfinished in self.folder.checkpoint.parent.glob(".*"):  # what a kill left there
+            unfinished.unlink()
+        if not self.folder.checkpoint.exists():
+            self._metrics.cut(0)
+            return Position()
+        checkpoint = load_checkpoint(self.folder.checkpoint)
+        checkpoint.restore(training)
+        more, position = checkpoint.more, checkpoint.position
+        self._metrics.cut(more["metrics_bytes"])
+        self._since, self.best = _Since(**more["since"]), Best(**more["best"])
+        self._epoch, self._seconds_before = position.epoch, more["seconds_before"]
+        if self._curves is not None:
+            self._curves.go_on(self._n_steps_before + position.step)
+        if more["is_over"]:
+            self._tell("the run in the folder had ended: early stopping, nothing is trained")
+            return Position(self._gru.settings.n_epochs + 1)
+        self._tell(f"going on at epoch {position.epoch}, step {position.step}")
+        return position
+
+    def after_steps(self, step: int, position: Callable[[], Position]) -> None:
+        """Write a line or a checkpoint where one is due; stop if told to."""
+        pace, is_last = self._pace, step == self._training.batches.n_steps
+        if pace.log_steps and step % pace.log_steps == 0 and not is_last:
+            self._add_line("steps", position())
+        is_due = bool(pace.checkpoint_steps) and step % pace.checkpoint_steps == 0
+        if is_due or self._stop.received or time.monotonic() >= self._next_checkpoint:
+            hidden = self._training.step.state()
+            if hidden is not None:
+                self._keep(position(), hidden)
+
+    def after_epoch(self, report: EpochReport) -> bool:
+        """Validate, write a line and, where one is due, a checkpoint; returns whether to go on."""
+        measured = None
+        if self._validation is not None:
+            measured = self._validation.measure(GRUScorer(self._training.model))
+            self._note_best(report.epoch, measured[self._validation.name])
+        loss_sum = report.loss * report.n_events
+        end = Position(report.epoch, report.n_steps, loss_sum, report.n_events, report.seconds)
+        self._add_line("epoch", end, loss=report.loss, validation=measured)
+        self._seconds_before += report.seconds
+        self._since = _Since(accumulated=self._since.accumulated, n_updates=self._since.n_updates)
+        self._epoch = report.epoch + 1
+        is_over = self._has_no_hope(report.epoch)
+        ends = is_over or report.epoch == self._gru.settings.n_epochs
+        if ends or self._stop.received or time.monotonic() >= self._next_checkpoint:
+            self._keep(Position(self._epoch), [], is_over=is_over, ends=ends)
+        return not is_over
+
+    @property
+    def _n_steps_before(self) -> int:
+        """Steps of the epochs before this one."""
+        return (self._epoch - 1) * self._training.batches.n_steps
+
+    def _has_no_hope(self, epoch: int) -> bool:
+        patience = 0 if self._validation is None else self._validation.patience
+        if not patience or epoch - self.best.epoch < patience:
+            return False
+        self._tell(f"nothing better on the validation log in {patience} epochs: training ends")
+        return True
+
+    def _note_best(self, epoch: int, value: float) -> None:
+        best = self.best.after(epoch, value)
+        if best is self.best:
+            return
+        self.best = best
+        for path in (self.folder.best, Path(tempfile.gettempdir()) / f"{self.folder.path.name}-best.gru4rec"):
+            try:
+                self._gru.savemodel(path)
+            except ModelFileError as error:
+                self._tell(f"warning: {error}")
+                continue
+            self.best_path = path
+            return
+
+    def _keep(
+        self, position: Position, hidden: list[torch.Tensor], *, is_over: bool = False, ends: bool = False
+    ) -> None:
+        """Write a checkpoint, elsewhere if it must be the last one and there is no room; stop if told to."""
+        check_finite(self._training.model)
+        more = {
+            "metrics_bytes": self._metrics.n_bytes,
+            "since": asdict(self._since),
+            "best": asdict(self.best),
+            "seconds_before": self._seconds_before,
+            "is_over": is_over,
+        }
+        checkpoint = checkpoint_of(self._training, position, hidden, more)
+        paths = [self.folder.checkpoint]
+        if self._stop.received:
+            paths.append(Path(tempfile.gettempdir()) / f"{self.folder.path.name}-checkpoint.safetensors")
+        kept = None
+        for path in paths:
+            try:
+                save_checkpoint(checkpoint, path)
+                kept = path
+                break
+            except DataError as error:
+                self._tell(f"warning: {error}")
+        self._next_checkpoint = time.monotonic() + self._pace.checkpoint_seconds
+        if self._stop.received and not ends:
+            where = f"epoch {position.epoch}, step {position.step}"
+            if kept == self.folder.checkpoint:
+                how = "The same command with --resume goes on from there"
+            elif kept is not None:
+                how = f"Copy {kept} to {self.folder.checkpoint}, then the same command with --resume goes on from there"
+            else:
+                how = "No checkpoint could be written; --resume goes on from the one before"
+            raise StoppedError(f"stopped at {where}. {how}", self._stop.received)
+
+    def _add_line(self, kind: str, position: Position, **more: Any) -> None:
+        """Write a line: means since the line before, but an epoch's loss is that of the whole epoch."""
+        since, grad_accumulation = self._since, self._training.model.settings.grad_accumulation
+        accumulated = self._accumulated()
+        n_steps = self._n_steps_before + position.step
+        n_updates = n_steps // grad_accumulation
+        n_events, seconds = position.n_events - since.n_events, position.seconds - since.seconds
+        line = {
+            "kind": kind,
+            "epoch": position.epoch,
+            "step": n_steps,
+            "time": self._seconds_before + position.seconds,
+            "loss": (position.loss_sum - since.loss_sum) / max(n_events, 1),
+            "events_per_second": n_events / max(seconds, 1e-9),
+            "gradient_norm": (max(accumulated - since.accumulated, 0.0) / max(n_updates - since.n_updates, 1)) ** 0.5,
+            "weight_norm": self._weight_norm(),
+            "machine": self._watch.sample(),
+            **more,
+        }
+        self._since = _Since(position.loss_sum, position.n_events, position.seconds, accumulated, n_updates)
+        self._metrics.add(line)
+        if self._curves is not None:
+            self._curves.add(line)
+
+    def _accumulated(self) -> float:
+        """Return the sum of all squared gradients so far: what Adagrad accumulates."""
+        training = self._training
+        states = (training.optimizer.state_of(weight)[0] for weight in training.model.parameters())
+        return sum(float(accumulator.sum(dtype=torch.float64)) for accumulator in states)
+
+    def _weight_norm(self) -> float:
+        weights = self._training.model.parameters()
+        return float(torch.stack([torch.linalg.vector_norm(w.detach(), dtype=torch.float64) for w in weights]).norm())
