@@ -184,7 +184,7 @@ def say(args: argparse.Namespace, message: str) -> None:
 
 @contextlib.contextmanager
 def progress(args: argparse.Namespace, what: str, n_events: int) -> Iterator[Callable[[int], None]]:
-    """Show a live bar with events/s and the time left while the block runs; silent when not at a terminal."""
+    """Show a live bar with events/s, the time left and the machine while the block runs; only at a terminal."""
     if args.quiet or not sys.stderr.isatty():
         yield lambda n_done: None
         return
@@ -192,13 +192,23 @@ def progress(args: argparse.Namespace, what: str, n_events: int) -> Iterator[Cal
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
+    from gru4rec.watch.line import machine_line
+    from gru4rec.watch.machine import MachineWatch
+
+    class Machine(ProgressColumn):
+        max_refresh = 1.0
+        watch = MachineWatch()
+
+        def render(self, task: Task) -> Text:
+            return Text(machine_line(self.watch.sample()), style="dim")
+
     class Speed(ProgressColumn):
         def render(self, task: Task) -> Text:
             return Text(f"{task.speed or 0:,.0f} e/s")
 
     shown = Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), Speed(),
-        TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+        TimeRemainingColumn(), Machine(), console=Console(stderr=True), transient=True,
         redirect_stdout=sys.stdout.isatty(),  # else rich would send our results to standard error
     )  # fmt: skip
     with shown:

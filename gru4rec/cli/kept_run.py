@@ -91,7 +91,7 @@ def train_in_folder(
     with _closed_with_status(folder), _curves(args, folder) as curves, StopSignals() as stop:
         recorder = RunRecorder(
             folder, gru, pace=_pace(args), validation=_validation(args, gru, validation), stop=stop, curves=curves,
-            tell=tell,
+            n_threads=threads, tell=tell,
         )  # fmt: skip
         started = time.perf_counter()
         gru.fit(

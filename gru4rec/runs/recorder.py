@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from gru4rec.runs.signals import StopSignals
 from gru4rec.runs.validation import Best, Validation
 from gru4rec.train.checkpoint import checkpoint_of, load_checkpoint, save_checkpoint
 from gru4rec.train.loop import EpochReport, Position, Training
+from gru4rec.watch.hints import hints
 from gru4rec.watch.machine import MachineWatch
 
 
@@ -62,6 +63,7 @@ class RunRecorder:
         validation: What is measured after each epoch; None: nothing.
         stop: Told when to stop.
         curves: Gets every line of metrics too; None: nobody.
+        n_threads: CPU threads that training may use, for what the machine holds back.
         tell: Called with what the user should know.
 
     Attributes:
@@ -81,13 +83,16 @@ class RunRecorder:
         validation: Validation | None = None,
         stop: StopSignals | None = None,
         curves: Curves | None = None,
+        n_threads: int = 1,
         tell: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.folder, self.best, self.best_path = folder, Best(), folder.best
         self._gru, self._pace, self._validation = gru, pace, validation
         self._stop, self._curves, self._tell = stop or StopSignals(), curves, tell
         self._metrics = MetricsFile(folder.metrics, tell)
-        self._watch = MachineWatch()
+        self._watch, self._n_threads = MachineWatch(), n_threads
+        self._samples: list[Mapping[str, object]] = []
+        self._was_held_back = False
         self._since = _Since()
         self._epoch, self._seconds_before = 1, 0.0
         self._next_checkpoint = time.monotonic() + pace.checkpoint_seconds
@@ -137,12 +142,13 @@ class RunRecorder:
         if self._validation is not None:
             measured = self._validation.measure(GRUScorer(self._training.model))
             self._note_best(report.epoch, measured[self._validation.name])
+        self._warn_of_the_machine()
         loss_sum = report.loss * report.n_events
         end = Position(report.epoch, report.n_steps, loss_sum, report.n_events, report.seconds)
         self._add_line("epoch", end, loss=report.loss, validation=measured)
         self._seconds_before += report.seconds
         self._since = _Since(accumulated=self._since.accumulated, n_updates=self._since.n_updates)
-        self._epoch = report.epoch + 1
+        self._epoch, self._samples = report.epoch + 1, []
         is_over = self._has_no_hope(report.epoch)
         ends = is_over or report.epoch == self._gru.settings.n_epochs
         if ends or self._stop.received or time.monotonic() >= self._next_checkpoint:
@@ -153,6 +159,15 @@ class RunRecorder:
     def _n_steps_before(self) -> int:
         """Steps of the epochs before this one."""
         return (self._epoch - 1) * self._training.batches.n_steps
+
+    def _warn_of_the_machine(self) -> None:
+        """Say what held the epoch back, unless the one before was held back too."""
+        self._samples.append(self._watch.sample())
+        found = hints(self._samples, n_threads=self._n_threads)
+        if not self._was_held_back:
+            for hint in found:
+                self._tell(f"warning: {hint}")
+        self._was_held_back = bool(found)
 
     def _has_no_hope(self, epoch: int) -> bool:
         patience = 0 if self._validation is None else self._validation.patience
@@ -212,6 +227,8 @@ class RunRecorder:
 
     def _add_line(self, kind: str, position: Position, **more: Any) -> None:
         """Write a line: means since the line before, but an epoch's loss is that of the whole epoch."""
+        if kind == "steps":
+            self._samples.append(self._watch.sample())
         since, grad_accumulation = self._since, self._training.model.settings.grad_accumulation
         accumulated = self._accumulated()
         n_steps = self._n_steps_before + position.step
@@ -226,7 +243,7 @@ class RunRecorder:
             "events_per_second": n_events / max(seconds, 1e-9),
             "gradient_norm": (max(accumulated - since.accumulated, 0.0) / max(n_updates - since.n_updates, 1)) ** 0.5,
             "weight_norm": self._weight_norm(),
-            "machine": self._watch.sample(),
+            "machine": self._samples[-1],
             **more,
         }
         self._since = _Since(position.loss_sum, position.n_events, position.seconds, accumulated, n_updates)
