@@ -6,8 +6,10 @@ import argparse
 import contextlib
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gru4rec.cli.common import Output, same_file, say
@@ -107,10 +109,22 @@ def train_in_folder(
         output.training_time(time.perf_counter() - started)
         if validation is not None:
             _take_best(gru, recorder, tell)
-        gru.savemodel(folder.model)
+        _save(gru, folder)
         folder.set_status("finished")
     write_report(folder, tell)
     say(args, f"saved {folder.model}")
+
+
+def _save(gru: GRU4Rec, folder: RunFolder) -> None:
+    """Write the model; where there is no room, elsewhere before the run fails."""
+    from gru4rec.errors import ModelFileError
+
+    try:
+        gru.savemodel(folder.model)
+    except ModelFileError as error:
+        elsewhere = Path(tempfile.gettempdir()) / f"{folder.path.name}.gru4rec"
+        gru.savemodel(elsewhere)
+        raise ModelFileError(f"{error}. The model is in {elsewhere}") from None
 
 
 def _take_best(gru: GRU4Rec, recorder: RunRecorder, tell: Callable[[str], None]) -> None:

@@ -14,38 +14,38 @@ class MetricsFile:
     Args:
         path: Made where it is missing.
         warn: Told once, when lines begin to wait.
+
+    Attributes:
+        n_bytes: Length of what is written.
+        waiting: Lines that there was no room for.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
         self._path, self._warn = path, warn
-        self._waiting = ""
-        self._n_bytes = path.stat().st_size if path.exists() else 0
+        self.waiting = ""
+        self.n_bytes = path.stat().st_size if path.exists() else 0
 
-    @property
-    def n_bytes(self) -> int:
-        """Length of the file, in bytes, lines that wait included."""
-        return self._n_bytes + len(self._waiting)
-
-    def cut(self, n_bytes: int) -> None:
-        """Keep the first bytes only: what came later will come again."""
-        if self._n_bytes > n_bytes:
+    def go_on(self, n_bytes: int, waiting: str) -> None:
+        """Keep the first bytes only, and lines that waited then: what came later will come again."""
+        if self.n_bytes > n_bytes:
             with open(self._path, "r+b") as file:
                 file.truncate(n_bytes)
-            self._n_bytes = n_bytes
+            self.n_bytes = n_bytes
+        self.waiting = waiting
 
     def add(self, line: dict[str, Any]) -> None:
         """Append a line."""
-        had_to_wait = bool(self._waiting)
-        self._waiting += json.dumps(line) + "\n"
+        had_to_wait = bool(self.waiting)
+        self.waiting += json.dumps(line) + "\n"
         try:
             with open(self._path, "ab") as file:
-                file.truncate(self._n_bytes)  # what an attempt without room left there
-                file.write(self._waiting.encode("ascii"))
+                file.truncate(self.n_bytes)  # what an attempt without room left there
+                file.write(self.waiting.encode("ascii"))
         except OSError as error:
             if not had_to_wait:
                 self._warn(f"cannot write {self._path}: {error.strerror}. Training goes on; free some room")
             return
-        self._n_bytes, self._waiting = self.n_bytes, ""
+        self.n_bytes, self.waiting = self.n_bytes + len(self.waiting), ""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

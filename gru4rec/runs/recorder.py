@@ -94,7 +94,7 @@ class RunRecorder:
         self._samples: list[Mapping[str, object]] = []
         self._was_held_back = False
         self._since = _Since()
-        self._epoch, self._seconds_before = 1, 0.0
+        self._epoch, self._step, self._seconds_before = 1, 0, 0.0
         self._next_checkpoint = time.monotonic() + pace.checkpoint_seconds
         self._training: Training
 
@@ -109,14 +109,16 @@ class RunRecorder:
         for unfinished in self.folder.checkpoint.parent.glob(".*"):  # what a kill left there
             unfinished.unlink()
         if not self.folder.checkpoint.exists():
-            self._metrics.cut(0)
+            self._metrics.go_on(0, "")
             return Position()
         checkpoint = load_checkpoint(self.folder.checkpoint)
         checkpoint.restore(training)
         more, position = checkpoint.more, checkpoint.position
-        self._metrics.cut(more["metrics_bytes"])
+        self._metrics.go_on(more["metrics_bytes"], more["metrics_waiting"])
         self._since, self.best = _Since(**more["since"]), Best(**more["best"])
-        self._epoch, self._seconds_before = position.epoch, more["seconds_before"]
+        self.best_path = Path(more["best_path"] or self.folder.best)
+        self._epoch, self._step = position.epoch, position.step
+        self._seconds_before = more["seconds_before"]
         if self._curves is not None:
             self._curves.go_on(self._n_steps_before + position.step)
         if more["is_over"]:
@@ -127,10 +129,11 @@ class RunRecorder:
 
     def after_steps(self, step: int, position: Callable[[], Position]) -> None:
         """Write a line or a checkpoint where one is due; stop if told to."""
-        pace, is_last = self._pace, step == self._training.batches.n_steps
-        if pace.log_steps and step % pace.log_steps == 0 and not is_last:
+        is_last = step == self._training.batches.n_steps
+        if self._passes(self._pace.log_steps, step) and not is_last:
             self._add_line("steps", position())
-        is_due = bool(pace.checkpoint_steps) and step % pace.checkpoint_steps == 0
+        is_due = self._passes(self._pace.checkpoint_steps, step)
+        self._step = step
         if is_due or self._stop.received or time.monotonic() >= self._next_checkpoint:
             hidden = self._training.step.state()
             if hidden is not None:
@@ -148,12 +151,16 @@ class RunRecorder:
         self._add_line("epoch", end, loss=report.loss, validation=measured)
         self._seconds_before += report.seconds
         self._since = _Since(accumulated=self._since.accumulated, n_updates=self._since.n_updates)
-        self._epoch, self._samples = report.epoch + 1, []
+        self._epoch, self._step, self._samples = report.epoch + 1, 0, []
         is_over = self._has_no_hope(report.epoch)
         ends = is_over or report.epoch == self._gru.settings.n_epochs
         if ends or self._stop.received or time.monotonic() >= self._next_checkpoint:
             self._keep(Position(self._epoch), [], is_over=is_over, ends=ends)
         return not is_over
+
+    def _passes(self, every: int, step: int) -> bool:
+        """Tell whether a multiple of ``every`` came since the last call: a GPU takes many steps at once."""
+        return bool(every) and step // every > self._step // every
 
     @property
     def _n_steps_before(self) -> int:
@@ -197,8 +204,10 @@ class RunRecorder:
         check_finite(self._training.model)
         more = {
             "metrics_bytes": self._metrics.n_bytes,
+            "metrics_waiting": self._metrics.waiting,
             "since": asdict(self._since),
             "best": asdict(self.best),
+            "best_path": None if self.best_path == self.folder.best else str(self.best_path),
             "seconds_before": self._seconds_before,
             "is_over": is_over,
         }
@@ -229,10 +238,8 @@ class RunRecorder:
         """Write a line: means since the line before, but an epoch's loss is that of the whole epoch."""
         if kind == "steps":
             self._samples.append(self._watch.sample())
-        since, grad_accumulation = self._since, self._training.model.settings.grad_accumulation
-        accumulated = self._accumulated()
-        n_steps = self._n_steps_before + position.step
-        n_updates = n_steps // grad_accumulation
+        since, accumulated = self._since, self._accumulated()
+        n_steps, n_updates = self._n_steps_before + position.step, self._n_updates(position.step)
         n_events, seconds = position.n_events - since.n_events, position.seconds - since.seconds
         line = {
             "kind": kind,
@@ -250,6 +257,12 @@ class RunRecorder:
         self._metrics.add(line)
         if self._curves is not None:
             self._curves.add(line)
+
+    def _n_updates(self, step: int) -> int:
+        """Return the updates up to a step of this epoch; an epoch's last one may be of fewer steps."""
+        share, n_steps = self._training.model.settings.grad_accumulation, self._training.batches.n_steps
+        of_epoch = step // share if step < n_steps else -(-n_steps // share)
+        return (self._epoch - 1) * -(-n_steps // share) + of_epoch
 
     def _accumulated(self) -> float:
         """Return the sum of all squared gradients so far: what Adagrad accumulates."""

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +128,24 @@ def test_full_disk_does_not_end_training_and_the_last_checkpoint_goes_elsewhere(
     shutil.copy(saved, moved / "checkpoints" / "last.safetensors")
     assert main(command(logs, moved, "--resume")[1:]) == 0
     assert (moved / "model.gru4rec").read_bytes() == (undisturbed / "model.gru4rec").read_bytes()
+    lines, expected = (read_metrics(path / "metrics.jsonl") for path in (moved, undisturbed))
+    assert list(map(lasting, lines)) == list(map(lasting, expected))
+
+
+def test_model_that_cannot_take_its_place_is_written_elsewhere(
+    tmp_path: Path, logs: dict[str, Path], undisturbed: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    (folder / "model.gru4rec").unlink()
+    (folder / "model.gru4rec" / "in the way").mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert main(command(logs, folder, "--resume")[1:]) == 2
+    elsewhere = tmp_path / "run.gru4rec"
+    assert f"The model is in {elsewhere}" in capsys.readouterr().err
+    assert elsewhere.read_bytes() == (undisturbed / "model.gru4rec").read_bytes()
+    assert json.loads((folder / "config.json").read_text())["status"] == "failed"
 
 
 def test_model_is_that_of_the_best_epoch(undisturbed: Path, logs: dict[str, Path]) -> None:
