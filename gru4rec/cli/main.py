@@ -11,7 +11,20 @@ import sys
 from collections.abc import Sequence
 
 from gru4rec import __version__
-from gru4rec.cli import compare, convert, demo, doctor, evaluate, prepare, recommend, reproduce, simulate, train
+from gru4rec.cli import (
+    compare,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    monitor,
+    prepare,
+    recommend,
+    reproduce,
+    simulate,
+    train,
+    tune,
+)
 from gru4rec.cli.common import guarded
 
 _COMMANDS = {
@@ -20,6 +33,8 @@ _COMMANDS = {
     "prepare": prepare,
     "doctor": doctor,
     "train": train,
+    "monitor": monitor,
+    "tune": tune,
     "evaluate": evaluate,
     "recommend": recommend,
     "reproduce": reproduce,

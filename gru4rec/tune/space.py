@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gru4rec.errors import ConfigError
 
@@ -37,6 +37,8 @@ class Dimension(BaseModel):
         values: See ``dtype``.
         step: Distance between values that are tried; none: 1 for int, any number for float.
         log: Whether small values are tried as often as large ones of the same ratio.
+        when: The setting is drawn only where these other settings, drawn before or fixed, have this value, or one of
+            these; otherwise it keeps its default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -46,6 +48,7 @@ class Dimension(BaseModel):
     values: tuple[Any, ...]
     step: float | None = None
     log: bool = False
+    when: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Dimension:
@@ -66,19 +69,62 @@ class Dimension(BaseModel):
     def suggest(self, trial: Trial) -> Any:
         """Draw a value."""
         if self.dtype == "categorical":
-            return trial.suggest_categorical(self.name, list(self.values))
+            return trial.suggest_categorical(self.name, [as_choice(value) for value in self.values])
         low, high = self.values
         if self.dtype == "int":
             return trial.suggest_int(self.name, int(low), int(high), step=int(self.step or 1), log=self.log)
         return trial.suggest_float(self.name, low, high, step=self.step, log=self.log)
 
+    def holds(self, value: Any) -> bool:
+        """Tell whether a value lies in this dimension; whether it is a multiple of the step is not asked.
 
-def space_of(dimensions: Iterable[Mapping[str, Any]], *, where: str) -> tuple[Dimension, ...]:
+        Example:
+            >>> Dimension(name="layers", dtype="int", values=(64, 512)).holds(100)
+            True
+        """
+        if self.dtype == "categorical":
+            return as_choice(value) in [as_choice(choice) for choice in self.values]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return (
+            is_number and self.values[0] <= value <= self.values[1] and (self.dtype == "float" or value == int(value))
+        )
+
+    def applies(self, settings: Mapping[str, Any]) -> bool:
+        """Tell whether the settings so far let this one be drawn."""
+        return all(
+            name in settings and as_choice(settings[name]) in [as_choice(value) for value in _listed(wanted)]
+            for name, wanted in self.when.items()
+        )
+
+
+def as_choice(value: Any) -> Any:
+    """Return a value as tuners keep it: a list of layer sizes becomes the text of a parameter string.
+
+    Example:
+        >>> as_choice([200, 100])
+        '200/100'
+    """
+    return "/".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def draw(space: Iterable[Dimension], trial: Trial, fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw all settings of a space that apply, and put them after the fixed ones."""
+    settings = dict(fixed)
+    for dimension in space:
+        if dimension.applies(settings):
+            settings[dimension.name] = dimension.suggest(trial)
+    return settings
+
+
+def space_of(
+    dimensions: Iterable[Mapping[str, Any]], *, where: str, conditional: bool = False
+) -> tuple[Dimension, ...]:
     """Check a space.
 
     Args:
-        dimensions: A mapping a setting: name, dtype, values, and step or log where wanted.
+        dimensions: A mapping a setting: name, dtype, values, and step, log or when where wanted.
         where: What messages call their source.
+        conditional: The caller draws with :func:`draw`, which heeds ``when``. Others may not have conditions.
 
     Raises:
         ConfigError: One of them cannot be used, a name stands twice, or there is none.
@@ -98,11 +144,21 @@ def space_of(dimensions: Iterable[Mapping[str, Any]], *, where: str) -> tuple[Di
     if twice or not names:
         what = f"has {twice[0]!r} twice" if twice else "is empty"
         raise ConfigError(f"the search space in {where} {what}. Give each setting once")
+    for found in space:
+        if found.when and not conditional:
+            raise ConfigError(
+                f"{found.name!r} of the search space in {where} has a condition (when), which is for gru4rec tune. "
+                "Leave it out"
+            )
     return tuple(space)
 
 
-def read_space(path: str | Path) -> tuple[Dimension, ...]:
+def read_space(path: str | Path, *, conditional: bool = False) -> tuple[Dimension, ...]:
     """Read a space file: a JSON object a line, such as those in ``paramspaces/``.
+
+    Args:
+        path: The file.
+        conditional: See :func:`space_of`.
 
     Raises:
         ConfigError: The file cannot be read or used.
@@ -116,4 +172,8 @@ def read_space(path: str | Path) -> tuple[Dimension, ...]:
         raise ConfigError(f"search space {path} is not JSON, an object a line: {error}") from None
     if not all(isinstance(dimension, dict) for dimension in dimensions):
         raise ConfigError(f"search space {path} is not JSON, an object a line")
-    return space_of(dimensions, where=str(path))
+    return space_of(dimensions, where=str(path), conditional=conditional)
+
+
+def _listed(wanted: Any) -> list[Any]:
+    return wanted if isinstance(wanted, list) else [wanted]

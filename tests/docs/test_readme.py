@@ -29,7 +29,7 @@ def bash_lines() -> list[str]:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what a checkout has, to run README in."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("run.py", "evaluation.py", "gru4rec_pytorch.py"):
+    for name in ("run.py", "paropt.py", "evaluation.py", "gru4rec_pytorch.py"):
         shutil.copy(ROOT / name, folder)
     for name in ("paramfiles", "plans"):
         shutil.copytree(ROOT / name, folder / name)
@@ -104,7 +104,7 @@ def test_every_flag_in_the_docs_exists() -> None:
     parsers += list(commands.choices.values())  # type: ignore[union-attr]
     known = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
     for line in bash_lines():
-        if line.startswith(("gru4rec ", "python run.py")):
+        if line.startswith(("gru4rec ", "python run.py", "python paropt.py")):
             flags = re.findall(r"(?<= )(--?[a-zA-Z][\w-]*)", line.split("  #")[0])
             assert set(flags) <= known, line
 

@@ -1,0 +1,265 @@
+"""A search: makes or opens the study, keeps workers running, and says what was found.
+
+Trials run in processes of their own, which map the logs that were read once. A process that is killed takes its trial
+with it and nothing else: another takes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from gru4rec.data.session_map import HEADER, write_session_map
+from gru4rec.data.sessions import Sessions
+from gru4rec.errors import ConfigError, DataError
+from gru4rec.tune.claims import INTERRUPTED, REASON, WORKER, all_settled, counted, lose, release_lost
+from gru4rec.tune.processes import worker_context
+from gru4rec.tune.storage import Address, close_storage, identity, is_dead, open_storage, taking, try_lock
+from gru4rec.tune.study import Search, load_study, make_study, study_names
+from gru4rec.tune.worker import Job, work
+
+_LOOK_S = 0.2
+_GRACE_S = 60.0
+"""How long a worker that is told to end may take, before it is killed."""
+_MAX_IDLE_DEATHS = 5
+
+
+@dataclass(frozen=True)
+class MappedLogs:
+    """The logs as workers open them.
+
+    Attributes:
+        train: Session map.
+        valid: Session map.
+        fingerprints: Of their contents.
+    """
+
+    train: Path
+    valid: Path
+    fingerprints: tuple[str, str]
+
+
+@contextlib.contextmanager
+def own_folder(folder: Path) -> Iterator[None]:
+    """Make a run folder, and keep other programs out of it; one that was made and stayed empty is removed again.
+
+    Raises:
+        ConfigError: Another program works in it.
+        DataError: It cannot be made or written.
+    """
+    lock = folder / ".lock"
+    was_there = folder.is_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = try_lock(lock)
+    except BlockingIOError:
+        raise ConfigError(f"another gru4rec tune works in {folder}. Wait for it, or give another --run-dir") from None
+    except OSError as error:
+        raise DataError(f"cannot write to {folder}: {error.strerror}. Give another --run-dir") from None
+    try:
+        for left in folder.glob(".data-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        if not was_there and list(folder.iterdir()) == [lock]:
+            shutil.rmtree(folder)
+        file.close()
+
+
+@contextlib.contextmanager
+def mapped(train: Sessions, valid: Sessions, folder: Path) -> Iterator[MappedLogs]:
+    """Write the logs for the workers; they are removed after the block."""
+    try:
+        data = Path(tempfile.mkdtemp(prefix=".data-", dir=folder))
+    except OSError as error:
+        raise DataError(f"cannot write to {folder}: {error.strerror}. Give another --run-dir") from None
+    try:
+        paths = data / "train.sessions", data / "valid.sessions"
+        for path, sessions in zip(paths, (train, valid), strict=True):
+            write_session_map(sessions, path)
+        yield MappedLogs(*paths, (_fingerprint(paths[0]), _fingerprint(paths[1])))
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def check_study(address: Address, name: str, *, resume: bool, heartbeat_s: int) -> None:
+    """Make sure that there is a study to go on with, or none of that name; nothing is made.
+
+    Raises:
+        ConfigError: It is there, or it is not.
+        DataError: The storage cannot be reached.
+    """
+    names: list[str] = []
+    if address.path is None or address.path.exists():
+        storage = open_storage(address, heartbeat_s=heartbeat_s, create=True)
+        names = study_names(storage, address)
+        close_storage(storage)
+    if resume and name not in names:
+        there = f"it has: {', '.join(names)}" if names else "it has none"
+        raise ConfigError(f"there is no study {name!r} in {address} ({there}). Leave --resume out to begin it")
+    if not resume and name in names:
+        raise ConfigError(
+            f"the study {name!r} is in {address} already. Go on with it: --resume; or give another --study"
+        )
+
+
+@contextlib.contextmanager
+def open_study(
+    address: Address, name: str, search: Search, starts: Sequence[Mapping[str, Any]], *, resume: bool, heartbeat_s: int
+) -> Iterator[tuple[optuna.Study, BaseStorage]]:
+    """Make or open the study for a block; the tables are made here, before any worker starts."""
+    storage = open_storage(address, heartbeat_s=heartbeat_s, create=True)
+    try:
+        if not resume:
+            make_study(name, storage, search, starts)
+        yield load_study(name, storage, search), storage
+    finally:
+        close_storage(storage)
+
+
+def run_workers(
+    job: Job,
+    study: optuna.Study,
+    storage: BaseStorage,
+    *,
+    n_workers: int,
+    on_look: Callable[[list[FrozenTrial]], None],
+    tell: Callable[[str], None],
+) -> None:
+    """Run trials until every place of the study has come to an end, or time is up.
+
+    Args:
+        job: What workers do.
+        study: As this process sees it.
+        storage: Of the study.
+        n_workers: Processes.
+        on_look: Called now and then with all trials.
+        tell: Called with a line where something went wrong.
+
+    Raises:
+        DataError: Workers end before they begin a trial.
+        KeyboardInterrupt: The program is to end; the trials that ran are marked, and the workers have ended.
+    """
+    crew = _Crew(job, n_workers)
+    n_idle_deaths = 0
+    try:
+        while True:
+            trials = study.get_trials(deepcopy=False)
+            on_look(trials)
+            ours = [trial for trial in trials if trial.user_attrs.get(WORKER) in crew.names()]
+            n_left = _n_left(job, trials, crew.names())
+            if n_left == 0 or (job.is_over and not any(trial.state == TrialState.RUNNING for trial in ours)):
+                break
+            if not job.is_over:
+                crew.fill(n_left)
+            for name, status in crew.ended():
+                n_idle_deaths = 0 if any(trial.user_attrs[WORKER] == name for trial in ours) else n_idle_deaths + 1
+                tell(f"worker {name} ended with status {status}")
+                if n_idle_deaths >= _MAX_IDLE_DEATHS:
+                    raise DataError("the workers end before they begin a trial. See what they said above")
+                with taking(job.address, storage, job.study_name):
+                    release_lost(study)
+            time.sleep(_LOOK_S)
+        if not job.is_over and not all_settled(trials, job.n_trials):
+            tell("trials that run on other machines are not waited for: a journal does not tell whether they live")
+    finally:
+        killed = crew.end()
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.user_attrs.get(WORKER) in killed:
+                lose(study, trial.number, INTERRUPTED)
+
+
+def _n_left(job: Job, trials: Sequence[FrozenTrial], names: set[str]) -> int:
+    """Return how many places are to be tried or waited for; of workers elsewhere only where they show signs of life."""
+    places = counted(trials).values()
+    n_done = sum(trial.state.is_finished() for trial in places)
+    if not job.address.has_heartbeat:
+        n_done += sum(trial.state == TrialState.RUNNING and not _is_here(trial, names) for trial in places)
+    return max(job.n_trials - n_done, 0)
+
+
+def _is_here(trial: FrozenTrial, names: set[str]) -> bool:
+    worker = trial.user_attrs.get(WORKER)
+    return worker is None or worker in names or is_dead(worker)
+
+
+def results(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the complete trials that count, the best first.
+
+    Raises:
+        ConfigError: There is none; the message has the first reason.
+    """
+    places = counted(trials).values()
+    complete = [trial for trial in places if trial.state == TrialState.COMPLETE]
+    if not complete:
+        reasons = [trial.user_attrs[REASON] for trial in places if REASON in trial.user_attrs]
+        why = f"; the first: {reasons[0]}" if reasons else ""
+        raise ConfigError(f"none of {len(places)} trials came to a result{why}")
+    return sorted(complete, key=lambda trial: (-float(trial.value or 0.0), trial.number))
+
+
+class _Crew:
+    """The worker processes of this program."""
+
+    def __init__(self, job: Job, n_workers: int) -> None:
+        self._context = worker_context()
+        self._job, self._n_workers = job, n_workers
+        self._workers: dict[str, tuple[Any, Connection]] = {}
+        self._devices: dict[str, str] = {}
+
+    def names(self) -> set[str]:
+        return set(self._workers)
+
+    def fill(self, n_left: int) -> None:
+        """Start workers where there are too few for what is left to do."""
+        while len(self._workers) < min(self._n_workers, n_left):
+            end, leash = self._context.Pipe(duplex=False)
+            in_use = [self._devices[name] for name in self._workers]
+            device = min(self._job.devices, key=in_use.count)
+            worker = self._context.Process(target=work, args=(self._job, device, end), daemon=True)
+            worker.start()
+            end.close()
+            assert worker.pid is not None
+            self._workers[identity(worker.pid)] = worker, leash
+            self._devices[identity(worker.pid)] = device
+
+    def ended(self) -> list[tuple[str, int]]:
+        """Forget the workers that have ended, and return those that did so against the plan, with their status."""
+        gone = {name: worker.exitcode for name, (worker, _) in self._workers.items() if worker.exitcode is not None}
+        for name in gone:
+            for part in self._workers.pop(name):
+                part.close()
+        return [(name, status) for name, status in gone.items() if status != 0]
+
+    def end(self) -> set[str]:
+        """Tell all workers to end, and wait for it; return those that had to be killed."""
+        killed = set()
+        until = time.monotonic() + _GRACE_S
+        for _, leash in self._workers.values():
+            leash.close()
+        for name, (worker, _) in self._workers.items():
+            worker.join(max(until - time.monotonic(), 0.0))
+            if worker.exitcode is None:
+                worker.kill()
+                worker.join()
+                killed.add(name)
+        return killed
+
+
+def _fingerprint(folder: Path) -> str:
+    """Return what tells the contents of one session map from another's."""
+    files = json.loads((folder / HEADER).read_text())["files"]
+    return blake2b(json.dumps(files, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,65 @@
+"""A made-up shop of a hundred items, and the command lines of the tests over it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import csv
+
+from gru4rec.cli.tune import paropt
+from gru4rec.data.simulate import ShopSettings, simulate_shop
+from gru4rec.data.simulated_logs import split_by_time
+
+SPACE = """{"name": "layers", "dtype": "int", "values": [4, 12], "step": 4}
+{"name": "learning_rate", "dtype": "float", "values": [0.05, 0.3], "step": 0.05}
+"""
+FIXED = "n_epochs=1,n_sample=16,batch_size=16"
+
+
+def write_shop(folder: Path) -> None:
+    """Write train.tsv and valid.tsv, and a search space."""
+    shop = simulate_shop(ShopSettings(seed=5, n_items=100, n_categories=10, n_sessions=600))
+    split = split_by_time(shop.session_id, shop.item_id, shop.time)
+    for name, log in (("train", split.train_tr), ("valid", split.train_valid)):
+        table = pa.table({"SessionId": log.session_id, "ItemId": log.item_id, "Time": log.time})
+        csv.write_csv(table, folder / f"{name}.tsv", csv.WriteOptions(delimiter="\t"))
+    (folder / "space.json").write_text(SPACE)
+
+
+def words(shop: Path, run_dir: Path, *flags: Any, fixed: str = FIXED, space: Path | None = None) -> list[str]:
+    """Return a command line, without the program."""
+    logs = [shop / "train.tsv", shop / "valid.tsv"]
+    given = [*logs, "-opf", space or shop / "space.json", "-d", "cpu", "--threads", "1", "--run-dir", run_dir, *flags]
+    return [str(word) for word in (*given, *(["-fp", fixed] if fixed else []))]
+
+
+def call(argv: Sequence[Any]) -> tuple[Any, str, str]:
+    """Run paropt.py in this process and return (exit status, standard output, standard error)."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        try:
+            status: Any = paropt([str(word) for word in argv])
+        except SystemExit as stop:
+            status = stop.code
+    return status, stdout.getvalue(), stderr.getvalue()
+
+
+def study_of(run_dir: Path) -> dict[str, Any]:
+    """Read study.json."""
+    found: dict[str, Any] = json.loads((run_dir / "study.json").read_text())
+    return found
+
+
+def by_place(run_dir: Path) -> dict[int, tuple[str, Any, Any]]:
+    """Return state, settings and value of the trial that counts, by its place."""
+    return {
+        row["place"]: (row["state"], row["settings"], row["value"])
+        for row in study_of(run_dir)["trials"]
+        if row["state"] != "lost"
+    }
