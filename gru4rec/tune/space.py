@@ -73,7 +73,8 @@ class Dimension(BaseModel):
         low, high = self.values
         if self.dtype == "int":
             return trial.suggest_int(self.name, int(low), int(high), step=int(self.step or 1), log=self.log)
-        return trial.suggest_float(self.name, low, high, step=self.step, log=self.log)
+        value = trial.suggest_float(self.name, low, high, step=self.step, log=self.log)
+        return value if self.step is None else float(f"{value:.12g}")  # 0.3, not 0.30000000000000004
 
     def holds(self, value: Any) -> bool:
         """Tell whether a value lies in this dimension; whether it is a multiple of the step is not asked.
