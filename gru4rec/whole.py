@@ -1,9 +1,11 @@
-"""Files that are replaced whole or not at all. Knows nothing of what is in them."""
+"""Files that are replaced whole or not at all, and folders to put them in. Knows nothing of what is in them."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gru4rec.errors import DataError
@@ -27,4 +29,33 @@ def write_whole(path: Path, write: Callable[[Path], object], *, advice: str) -> 
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}. {advice}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # such as a name too long, which failed before
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_to_write(folder: Path, *, advice: str) -> Iterator[None]:
+    """Make a folder to write to; where the block fails, leave no empty folder behind.
+
+    Args:
+        folder: The folder, made with those above it.
+        advice: What the message says to do where that fails.
+
+    Raises:
+        DataError: The folder cannot be made or written to.
+    """
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    probe = folder / f".{secrets.token_hex(8)}.part"
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise DataError(f"cannot write to {folder}: {error.strerror}. {advice}") from None
+        yield
+    except BaseException:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise

@@ -64,7 +64,7 @@ class HybridScorer:
     def ready(self, state: State) -> State:
         """Find the neighbours, and the sum that the model's softmax is divided by."""
         ready = self.model.ready(state[: self.n_model])
-        item_RK, score_RK = self.neighbours.ready(state[self.n_model : -1])
+        item_RK, score_RK = self.neighbours.said(state[self.n_model : -1])
         share_RK = shares_of(score_RK, self.settings.exponent)
         log_sum_R1 = log_sum_exp(self.model, ready, self.settings.temperature)
         return (*ready, log_sum_R1, item_RK, share_RK * self.settings.neighbour_share, state[-1])

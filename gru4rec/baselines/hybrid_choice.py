@@ -185,7 +185,7 @@ def _views_of(hybrid: HybridScorer, state: tuple[torch.Tensor, ...], target_R: n
         logits_RN[:, start : start + scores_RC.shape[1]] = scores_RC.numpy()
     logits = torch.from_numpy(logits_RN).double()
     log_sum_TR = np.stack([torch.logsumexp(logits / temperature, dim=1).numpy() for temperature in TEMPERATURES])
-    item_RK, score_RK = hybrid.neighbours.ready(state[n_model:-1])
+    item_RK, score_RK = hybrid.neighbours.said(state[n_model:-1])
     share_ERN = [_dense(item_RK, shares_of(score_RK, 0.5**halvings), hybrid.n_items) for halvings in HALVINGS]
     return _Views(logits_RN, log_sum_TR.astype(np.float32), share_ERN, state[-1].numpy(), target_R)
 

@@ -1,4 +1,4 @@
-"""Compiled loops of :mod:`gru4rec.baselines.item_to_item`: what stands near each item in the training sessions."""
+"""Compiled loops of :mod:`gru4rec.baselines.item_to_item`: what stands near each item, and scores out of it."""
 
 from __future__ import annotations
 
@@ -88,3 +88,30 @@ def nearby_items(
                 n_kept += 1
         row_offsets[item + 1] = row_first + n_kept
     return items[: row_offsets[-1]].copy(), sums[: row_offsets[-1]].copy()
+
+
+@compiled_exactly
+def write_block_of_rows(row_offsets, item_idx, score, nudge_N, row_R, start, scores_RC):
+    """Overwrite scores of the block that begins at item ``start`` with those of a matrix's rows; row -1 is empty."""
+    stop = start + scores_RC.shape[1]
+    for place_R in range(len(row_R)):
+        if row_R[place_R] < 0:
+            continue
+        first, end = row_offsets[row_R[place_R]], row_offsets[row_R[place_R] + 1]
+        place = first + np.searchsorted(item_idx[first:end], start)
+        while place < end and item_idx[place] < stop:
+            scores_RC[place_R, item_idx[place] - start] = score[place] * nudge_N[item_idx[place]]
+            place += 1
+
+
+@compiled_exactly
+def look_up_in_rows(row_offsets, item_idx, score, nudge_N, row_R, wanted, scores_RC):
+    """Overwrite scores of the wanted items with those of a matrix's rows; row -1 is empty."""
+    for place_R in range(len(row_R)):
+        if row_R[place_R] < 0:
+            continue
+        first, end = row_offsets[row_R[place_R]], row_offsets[row_R[place_R] + 1]
+        for column in range(len(wanted)):
+            place = first + np.searchsorted(item_idx[first:end], wanted[column])
+            if place < end and item_idx[place] == wanted[column]:
+                scores_RC[place_R, column] = score[place] * nudge_N[wanted[column]]

@@ -10,11 +10,15 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from gru4rec.baselines.item_loops import nearby_items, places_by_item
+from gru4rec.baselines.clicks import State
+from gru4rec.baselines.item_loops import look_up_in_rows, nearby_items, places_by_item, write_block_of_rows
 from gru4rec.baselines.settings import AssociationSettings, ItemKNNSettings, MarkovSettings
 from gru4rec.baselines.sparse import SparseScorer, padded
 from gru4rec.data.sessions import Sessions
@@ -41,6 +45,8 @@ class ItemMatrix:
 class ItemToItemScorer(SparseScorer):
     """Scores items by the row of the item that was clicked last.
 
+    Rows of popular items can be as long as the catalogue, so scores are read from the matrix: no row is copied.
+
     Args:
         matrix: The rows.
         support: Int (N,), training events of each item.
@@ -58,6 +64,29 @@ class ItemToItemScorer(SparseScorer):
         offsets = np.r_[0, np.cumsum(length_R)]
         places = np.arange(offsets[-1]) + np.repeat(first_R - offsets[:-1], length_R)
         return padded(self.matrix.item_idx[places], self.matrix.score[places], offsets, self.n_items)
+
+    def ready(self, state: State) -> State:
+        """Return int64 (R,), the rows to read; -1 where nothing was clicked."""
+        return (state[0][:, 0].long() - 1,)
+
+    def score_block(self, ready: State, start: int, stop: int) -> Tensor:
+        """Return scores (R, stop - start) of items start..stop-1, float64."""
+        scores_RC = np.empty((len(ready[0]), stop - start), dtype=np.float64)
+        scores_RC[:] = self._behind_N[start:stop]
+        write_block_of_rows(*self._rows, self._nudge_N, ready[0].numpy(), start, scores_RC)
+        return torch.from_numpy(scores_RC)
+
+    def score_items(self, ready: State, item_idx: Sequence[int] | np.ndarray) -> Tensor:
+        """Return scores (R, C) of the given C items, float64."""
+        wanted = np.asarray(item_idx, dtype=np.int32)
+        scores_RC = np.empty((len(ready[0]), len(wanted)), dtype=np.float64)
+        scores_RC[:] = self._behind_N[wanted]
+        look_up_in_rows(*self._rows, self._nudge_N, ready[0].numpy(), wanted, scores_RC)
+        return torch.from_numpy(scores_RC)
+
+    @property
+    def _rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.matrix.row_offsets, self.matrix.item_idx, self.matrix.score
 
 
 def markov(sessions: Sessions, settings: MarkovSettings) -> ItemToItemScorer:

@@ -58,10 +58,14 @@ class SparseScorer(ABC):
         """Return the sessions' states after one more event each."""
         return with_click(state, item_idx)
 
-    def ready(self, state: State) -> State:
-        """Compute once what all blocks of scores come from: items (R, K) and scores (R, K)."""
+    def said(self, state: State) -> tuple[Tensor, Tensor]:
+        """Return what :meth:`said_about` says, the scores float64 and those of more popular items nudged up."""
         item_RK, score_RK = self.said_about(state[0].numpy())
         return torch.from_numpy(item_RK), torch.from_numpy(score_RK * self._nudge_N[item_RK])
+
+    def ready(self, state: State) -> State:
+        """Compute once what all blocks of scores come from: items (R, K) and scores (R, K)."""
+        return self.said(state)
 
     def score_block(self, ready: State, start: int, stop: int) -> Tensor:
         """Return scores (R, stop - start) of items start..stop-1, float64."""

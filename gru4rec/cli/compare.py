@@ -33,31 +33,32 @@ def run(args: argparse.Namespace) -> int:
     from gru4rec.baselines.files import HYBRID
     from gru4rec.compare.fitting import Machine
     from gru4rec.compare.job import compare
-    from gru4rec.compare.output import check_event_names, check_folder, table_lines, write_events, write_results
+    from gru4rec.compare.output import check_event_names, table_lines, write_events, write_results
     from gru4rec.compare.plan import read_plan
     from gru4rec.errors import ConfigError
     from gru4rec.model.device import resolve_device
+    from gru4rec.whole import folder_to_write
 
     plan = read_plan(args.plan)
     folder = Path(args.output)
     if args.events:
         check_event_names([row.name for row in plan.rows], advice="Give one of them another name")
-    check_folder(folder)
-    if not args.no_report:
-        from gru4rec.compare.page import check_page
-
-        check_page(folder / "report.html")
     device = str(resolve_device(args.device))
     if device != "cpu" and any(row.kind == HYBRID for row in plan.rows):
         raise ConfigError("a hybrid blends on the CPU. Give -d cpu")
     command = shlex.join(["gru4rec", *sys.argv[1:]]) if sys.argv[1:2] == ["compare"] else f"gru4rec compare {args.plan}"
-    outcome = compare(
-        plan,
-        folder,
-        machine=Machine(device=device, threads=args.threads or 1),
-        command=command,
-        tell=lambda message: say(args, message),
-    )
+    with folder_to_write(folder, advice="Give -o another folder"):
+        if not args.no_report:
+            from gru4rec.compare.page import check_page
+
+            check_page(folder / "report.html")
+        outcome = compare(
+            plan,
+            folder,
+            machine=Machine(device=device, threads=args.threads or 1),
+            command=command,
+            tell=lambda message: say(args, message),
+        )
     if outcome.n_parts_found:
         say(args, f"{outcome.n_parts_found} finished parts found, {outcome.n_parts_made} made")
     write_results(outcome.results, folder / "results.json")

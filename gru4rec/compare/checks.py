@@ -5,6 +5,7 @@ Each returns findings, a dict with severity, title, detail and the model's name 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from gru4rec.baselines.item_to_item import association_rules
 from gru4rec.baselines.settings import AssociationSettings
-from gru4rec.compare.plan import EvaluationPlan
+from gru4rec.compare.plan_file import EvaluationPlan
 from gru4rec.compare.slices import targets_of
 from gru4rec.data.sessions import Sessions
 from gru4rec.evaluate.evaluator import Evaluation, Scorer, evaluate
@@ -23,7 +24,10 @@ Finding = dict[str, Any]
 MIN_UNSEEN = 20
 """Targets never seen beside the click before them that are needed to judge by."""
 MAX_UNSEEN_SHARE = 0.6
-"""Of a model's own recall on other targets; honest models reach a fraction of it on what they could not learn."""
+"""Of a model's own recall on other targets; honest models reach a fraction of it on what they could not learn.
+What lists drawn by chance would reach is taken off both first."""
+N_DEVIATIONS = 3
+"""By which chance alone may be lucky on targets that were never seen."""
 TOO_GOOD = 0.9
 """Recall@1 that no log of people's clicks has been seen to allow."""
 _N_ALTERED = 100
@@ -74,15 +78,15 @@ def unseen_targets(train: Sessions, test: Sessions) -> np.ndarray:
     matrix = association_rules(train, AssociationSettings.model_validate({})).matrix
     n_items = test.items.n_items
     rows = np.repeat(np.arange(n_items, dtype=np.int64), np.diff(matrix.row_offsets))
-    known = rows * n_items + matrix.item_idx
+    known = np.append(rows * n_items + matrix.item_idx, np.iinfo(np.int64).max)  # above all keys, so one is found
     position, _, target, session = targets_of(test)
     unseen = np.ones(len(target), dtype=bool)
     for back in range(1, int(position.max(initial=0)) + 1):
         reaches = np.flatnonzero(position >= back)
         clicked = test.item_idx[test.offsets[session[reaches]] + position[reaches] - back].astype(np.int64)
         keys = clicked * n_items + target[reaches]
-        places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-        unseen[reaches[(known[places] == keys) | (clicked == target[reaches])]] = False
+        is_known = known[np.searchsorted(known, keys)] == keys
+        unseen[reaches[is_known | (clicked == target[reaches])]] = False
     return unseen
 
 
@@ -111,7 +115,10 @@ def check_model(
         )
     n_unseen, on_unseen = int(unseen_T.sum()), float(hits_T[unseen_T].mean()) if unseen_T.any() else 0.0
     on_others = float(hits_T[~unseen_T].mean()) if not unseen_T.all() else 0.0
-    if n_unseen >= MIN_UNSEEN and on_unseen > MAX_UNSEEN_SHARE * max(on_others, 0.2):
+    chance = min(k / evaluation.sessions.items.n_items, 1.0)
+    luck = N_DEVIATIONS * math.sqrt(chance * (1 - chance) / max(n_unseen, 1))
+    honest = chance + luck + MAX_UNSEEN_SHARE * max(on_others - chance, 0.2)
+    if n_unseen >= MIN_UNSEEN and on_unseen > honest:
         yield finding(
             "error",
             f"{name} knows targets that it cannot have learned",

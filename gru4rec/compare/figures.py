@@ -97,9 +97,10 @@ def _flips(points: np.ndarray) -> np.ndarray:
     return np.resize([1.0, -1.0], len(points))
 
 
-def metric_figures(models: Sequence[Shown]) -> list[DrawnFigure]:
-    """Draw each metric by the length of the list."""
-    metrics = models[0].model["metrics"] if models else ()
+def metric_figures(models: Sequence[Shown], metrics: Iterable[str]) -> list[DrawnFigure]:
+    """Draw each of the metrics by the length of the list."""
+    if not models:
+        return []
     return [_figure(f"{NAMES[metric]} by list length", f"k-{metric}", _by_k, models, metric) for metric in metrics]
 
 
@@ -112,7 +113,7 @@ def speed_figures(models: Sequence[Shown], metric: str, k: int) -> list[DrawnFig
     return [
         _figure(title, key, _against, models, key, label, metric, k, caption=caption)
         for title, key, label, caption in planned
-        if any(shown.model["cost"][key] > 0 for shown in models)
+        if any((shown.model["cost"][key] or 0) > 0 for shown in models)
     ]
 
 
@@ -166,7 +167,7 @@ def _by_k(axes: Axes, models: Sequence[Shown], metric: str) -> None:
 def _against(axes: Axes, models: Sequence[Shown], key: str, label: str, metric: str, k: int) -> None:
     from matplotlib.ticker import LogLocator
 
-    drawn = [shown for shown in models if shown.model["cost"][key] > 0]
+    drawn = [shown for shown in models if (shown.model["cost"][key] or 0) > 0]
     axes.set_xscale("log")
     plain_ticks(axes, "{:.3g}".format, _power)
     for shown in drawn:
@@ -224,13 +225,24 @@ def _by_slice(axes: Axes, models: Sequence[Shown], kind: str, metric: str, k: in
         axes.vlines(x_P, low_P, high_P, color=shown.colour, alpha=0.45, linewidth=1)
         axes.plot(x_P, value_P, **shown.line | {"markersize": 4 if len(names) < 12 else 2.5, "linewidth": 1.1})
         ends.append((len(names) - 1 + 0.3, value_P[-1], str(shown.rank), shown))
-    labels = ["\n(".join(map(_short, name.split(" (", 1))) for name in names]
+    n_events = {part["slice"]: part["n_events"] for shown in models for part in parts_of(shown, kind)}
+    labels = ["\n".join([*_lines(name), f"{n_events[name]:,}"]) for name in names]
     widths = [max(map(len, label.split("\n"))) for label in labels]
     all_fit = sum(width + 2 for width in widths) <= MAX_TICK_LETTERS[1]
     every = 1 if all_fit else -(-len(names) * (max(widths) + 1) // MAX_TICK_LETTERS[1])
     axes.set_xticks(range(0, len(names), every), labels[::every], fontsize=8.5)
-    axes.set(xlabel=_short(kind, 60), ylabel=f"{NAMES[metric]}@{k}", xlim=(-0.5, len(names) - 0.5), ylim=(0, None))
+    axes.set(
+        xlabel=f"{_short(kind, 40)}; below it, events",
+        ylabel=f"{NAMES[metric]}@{k}",
+        xlim=(-0.5, len(names) - 0.5),
+        ylim=(0, None),
+    )
     _name_ends(axes, ends)
+
+
+def _lines(name: str) -> list[str]:
+    """Break a slice's name before what is in brackets."""
+    return "\n(".join(map(_short, name.split(" (", 1))).split("\n")
 
 
 def _short(text: str, n_letters: int = MAX_TICK_LETTERS[0]) -> str:
@@ -238,34 +250,40 @@ def _short(text: str, n_letters: int = MAX_TICK_LETTERS[0]) -> str:
 
 
 def _curves(axes: Axes, shown: Shown) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     ends = []
     for seed, epochs in shown.model["curves"].items():
         epoch_E, loss_E = [epoch["epoch"] for epoch in epochs], [epoch["loss"] for epoch in epochs]
         axes.plot(epoch_E, loss_E, **shown.line | {"linewidth": 1.2, "markersize": 4})
         ends.append((epoch_E[-1], loss_E[-1], str(seed), shown))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _whole_ticks(axes)
     axes.set(xlabel="epoch", ylabel="loss")
     _name_ends(axes, ends)
 
 
 def _trials(axes: Axes, shown: Shown, primary: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     tuning = shown.model["tuning"]
     finished = [trial for trial in tuning["trials"] if trial["value"] is not None]
-    failed = [trial["number"] for trial in tuning["trials"] if trial["value"] is None]
-    number_R, value_R = [trial["number"] for trial in finished], [trial["value"] for trial in finished]
+    failed = [trial["number"] + 1 for trial in tuning["trials"] if trial["value"] is None]
+    number_R, value_R = [trial["number"] + 1 for trial in finished], [trial["value"] for trial in finished]
     axes.plot(number_R, value_R, linestyle="", marker="o", markersize=4, color=shown.colour, alpha=0.7)
     if finished:
         axes.step(number_R, np.maximum.accumulate(value_R), where="post", color=shown.colour, linewidth=LINE_WIDTH)
     for trial in finished:
         if trial["number"] == tuning["best"]:
-            axes.plot(trial["number"], trial["value"], "o", markersize=10, markerfacecolor="none", color=INK)
+            axes.plot(trial["number"] + 1, trial["value"], "o", markersize=10, markerfacecolor="none", color=INK)
     axes.plot(failed, np.zeros(len(failed)), "x", color=INK, transform=axes.get_xaxis_transform(), clip_on=False)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _whole_ticks(axes)
     axes.set(xlabel="trial", ylabel=f"{primary}, validation")
+
+
+def _whole_ticks(axes: Axes) -> None:
+    """Write whole numbers below the axis, also where it shows a single one."""
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = axes.get_xlim()
+    if high - low < 1:
+        axes.set_xlim((low + high) / 2 - 1, (low + high) / 2 + 1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, Shown]]) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gru4rec.api import GRU4Rec
-from gru4rec.baselines.files import Fitted, fitted_gru, load, save
+from gru4rec.baselines.files import Fitted, fitted_gru, load
 from gru4rec.baselines.kinds import baseline_settings, fit_baseline
-from gru4rec.compare.memory import PeakMemory
+from gru4rec.compare.memory import AddedMemory
 from gru4rec.compare.plan import GRU4REC, SAVED
 from gru4rec.data.sessions import Sessions
-from gru4rec.errors import DataError
+from gru4rec.errors import ConfigError, DataError, GRU4RecError
 from gru4rec.evaluate.evaluator import Evaluation, Scorer, evaluate
 from gru4rec.evaluate.metrics import event_values
 from gru4rec.evaluate.ranks import RankCounts, TieMode
@@ -38,7 +38,13 @@ class Machine:
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted model, and what fitting it took."""
+    """A fitted model, and what fitting it took.
+
+    Attributes:
+        fitted: The model.
+        report: ``train_s`` (None: it was only loaded, which took ``load_s``), ``threads``, ``model_bytes``,
+            ``added_bytes`` (see :class:`AddedMemory`) and ``curve``.
+    """
 
     fitted: Fitted
     report: dict[str, Any]
@@ -59,9 +65,9 @@ def fit(
 
     Raises:
         DivergedError: A training failed.
-        DataError: A saved model knows other items than the log.
+        ModelFileError: A saved model cannot be read.
     """
-    memory, started, curve = PeakMemory(), time.perf_counter(), list[dict[str, Any]]()
+    memory, started, curve = AddedMemory(), time.perf_counter(), list[dict[str, Any]]()
     with cpu_threads(machine.threads):
         if kind == GRU4REC:
             gru = GRU4Rec(device=machine.device, **{**settings, "seed": seed})
@@ -76,7 +82,6 @@ def fit(
         elif kind == SAVED:
             assert path is not None
             fitted = load(path, device=machine.device)
-            _check_same_items(fitted, train, path)
         else:
             checked = baseline_settings(kind, settings)
             fitted = Fitted(kind, fit_baseline(kind, train, checked), train.items, train.support(), checked)
@@ -84,28 +89,35 @@ def fit(
     return Fit(
         fitted,
         {
-            "train_s": seconds,
+            "train_s": None if kind == SAVED else seconds,
+            "load_s": seconds if kind == SAVED else None,
+            "threads": machine.threads,
             "model_bytes": fitted.n_bytes,
-            "peak_memory_bytes": memory.n_bytes(),
+            "added_bytes": memory.n_bytes(),
             "curve": curve,
         },
     )
 
 
-def _check_same_items(fitted: Fitted, train: Sessions, path: str) -> None:
+def check_saved(name: str, path: str, train: Sessions) -> None:
+    """Make sure, before anything is trained, that a saved model can be measured beside the others.
+
+    Raises:
+        ConfigError: The file cannot be used, or the model in it knows other items than the training log.
+    """
+    if not os.path.lexists(path):
+        raise ConfigError(f"path of model {name!r}: there is no file {path}. Check the path")
+    try:
+        fitted = load(path)
+    except GRU4RecError as error:
+        raise ConfigError(f"path of model {name!r}: {error}") from None
     places = train.items.encode(fitted.items.item_ids)
     if fitted.items.n_items != train.items.n_items or (places < 0).any():
-        raise DataError(
-            f"the model {path} knows {fitted.items.n_items:,} items, and {train.source} has {train.items.n_items:,}, "
-            "not the same ones: their lists could not be compared. Train it on the plan's training log"
+        raise ConfigError(
+            f"path of model {name!r}: {path} knows {fitted.items.n_items:,} items, and {train.source} has "
+            f"{train.items.n_items:,}, not the same ones: their lists could not be compared. Name a model that was "
+            "trained on the plan's training log"
         )
-
-
-def kept(path: Path, make: Callable[[], Fitted], *, device: str) -> Fitted:
-    """Return a model from its file, made and saved where there is none."""
-    if not path.is_file():
-        save(make(), path)
-    return load(path, device=device)
 
 
 def measure(fitted: Fitted, test: Sessions, list_length: int, machine: Machine) -> dict[str, np.ndarray]:
@@ -115,6 +127,7 @@ def measure(fitted: Fitted, test: Sessions, list_length: int, machine: Machine) 
         counts: Int64 (3, T).
         lists: Int32 (T, list_length), in the item indices of ``test``.
         seconds: Float64 (1,).
+        threads: Int64 (1,).
     """
     own = test if fitted.items.same_as(test.items) else test.with_vocabulary(fitted.items)
     if own.n_events != test.n_events:
@@ -127,7 +140,8 @@ def measure(fitted: Fitted, test: Sessions, list_length: int, machine: Machine) 
     if own is not test:
         lists = test.items.encode(fitted.items.item_ids).astype(np.int32)[lists]
     counts = np.stack([found.counts.n_higher, found.counts.n_equal, found.counts.n_equal_before])
-    return {"counts": counts, "lists": lists, "seconds": np.array([time.perf_counter() - started])}
+    seconds, threads = np.array([time.perf_counter() - started]), np.array([machine.threads])
+    return {"counts": counts, "lists": lists, "seconds": seconds, "threads": threads}
 
 
 def evaluation_of(arrays: dict[str, np.ndarray], test: Sessions) -> Evaluation:

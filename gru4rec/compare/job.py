@@ -6,36 +6,30 @@ The test log is read to count its events, and scored once a model, after all set
 from __future__ import annotations
 
 import os
-import platform
-import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gru4rec import __version__
 from gru4rec.baselines.files import HYBRID, Fitted, hybrid_of
 from gru4rec.baselines.hybrid_choice import choose_settings
 from gru4rec.baselines.kinds import checked
 from gru4rec.baselines.settings import HybridSettings
 from gru4rec.baselines.sparse import SparseScorer
 from gru4rec.compare.checks import check_logs, check_model, check_order, check_ties, finding, unseen_targets
-from gru4rec.compare.fitting import Machine, evaluation_of, fit, judged, kept, measure
-from gru4rec.compare.logs import Logs, described, digest, read_logs
+from gru4rec.compare.cost import both, cost_of, scoring
+from gru4rec.compare.fitting import Fit, Machine, check_saved, evaluation_of, fit, judged, measure
+from gru4rec.compare.heading import command_of, heading
+from gru4rec.compare.logs import Logs, digest, read_logs
 from gru4rec.compare.measures import N_LISTED, Measured, Measures
-from gru4rec.compare.page import FORMAT, FORMAT_VERSION, SEVERITIES
+from gru4rec.compare.page import SEVERITIES
 from gru4rec.compare.parts import Parts
 from gru4rec.compare.plan import GRU4REC, SAVED, Plan, Row
 from gru4rec.compare.tuning import check_optuna, tune
 from gru4rec.data.sessions import Sessions
 from gru4rec.errors import ConfigError, GRU4RecError
-from gru4rec.evaluate.evaluator import check_cutoffs
-
-_PACKAGES = ("torch", "numpy", "numba", "pyarrow", "pydantic", "safetensors", "optuna")
 
 
 @dataclass(frozen=True)
@@ -78,11 +72,28 @@ def compare(
     """
     if any(row.space is not None for row in plan.rows):
         check_optuna()
+    logs = read_logs(plan.data, needs_valid=plan.needs_valid, where=plan.source, tell=tell)
+    _check_fits_logs(plan, logs)
     parts = Parts(Path(folder) / "parts")
-    logs = read_logs(plan.data, needs_valid=plan.needs_valid, tell=tell)
-    check_cutoffs(plan.evaluation.k, logs.test.items.n_items)
-    run = _Run(plan, parts, logs, machine or Machine(), tell)
-    return run.outcome(command)
+    return _Run(plan, parts, logs, machine or Machine(), tell).outcome(command)
+
+
+def _check_fits_logs(plan: Plan, logs: Logs) -> None:
+    """Refuse what can only be found wrong once the logs are known, before anything is fitted."""
+    n_items, n_candidates = logs.test.items.n_items, plan.evaluation.candidates
+    if max(plan.evaluation.k) > n_items:
+        raise ConfigError(
+            f"{plan.source}: k = {max(plan.evaluation.k)} is more than the {n_items} items of {logs.train.source}. "
+            f"Give list lengths up to {n_items}"
+        )
+    if n_candidates is not None and n_candidates >= n_items:
+        raise ConfigError(
+            f"{plan.source}: candidates = {n_candidates} are too many, as {logs.train.source} has {n_items} items. "
+            f"Give {n_items - 1} or fewer, or leave candidates out"
+        )
+    for row in plan.rows:
+        if row.path is not None:
+            check_saved(row.name, row.path, logs.train)
 
 
 class _Run:
@@ -125,7 +136,7 @@ class _Run:
             raise ConfigError(f"no model of the plan could be measured; the first: {models[0]['error']}")
         measured.sort(key=lambda model: -float(model.values[self.plan.primary].mean()))
         results = {
-            **self._heading(command),
+            **heading(self.plan, self.logs, self.digests, self.machine, command),
             "models": models,
             "pairs": measures.pairs(measured),
             "checks": sorted(findings, key=lambda one: SEVERITIES.index(one["severity"])),
@@ -185,8 +196,8 @@ class _Run:
 
         def make() -> dict[str, Any]:
             self.tell(f"{row.name}: choosing the blend on {valid.source}")
-            of_model = self._fitted(model, model.seeds[0], train_tr)[0]
-            of_neighbours = self._fitted(neighbours, 0, train_tr)[0]
+            of_model = self._fitted(model, model.seeds[0], train_tr).fitted
+            of_neighbours = self._fitted(neighbours, 0, train_tr).fitted
             assert isinstance(of_neighbours.scorer, SparseScorer)
             k = min(self.plan.primary[1], train_tr.items.n_items)
             choice = choose_settings(of_model.scorer, of_neighbours.scorer, valid, k=k)
@@ -209,38 +220,21 @@ class _Run:
             seeded = {"path": row.path, "size": stat and stat.st_size, "mtime": stat and stat.st_mtime_ns}
         return {"part": part, "kind": row.kind, "settings": settings, **seeded, "train": self.digests[id(train)]}
 
-    def _fitted(self, row: Row, seed: int, train: Sessions) -> tuple[Fitted, dict[str, Any]]:
-        """Return a fitted model and what fitting took; hybrids are put together of their parts."""
+    def _fitted(self, row: Row, seed: int, train: Sessions) -> Fit:
+        """Return a fitted model; hybrids are put together of their parts."""
         if row.kind == HYBRID:
-            model, neighbours = self._parts_of(row)
-            of_model, model_report = self._fitted(model, seed, train)
-            of_neighbours, neighbours_report = self._fitted(neighbours, 0, train)
+            model, neighbours = (self._fitted(part, seed, train) for part in self._parts_of(row))
             settings = checked(HybridSettings, self.settings[row.name], row.name)
-            report = {
-                "train_s": model_report["train_s"] + neighbours_report["train_s"],
-                "model_bytes": model_report["model_bytes"] + neighbours_report["model_bytes"],
-                "peak_memory_bytes": model_report["peak_memory_bytes"],
-                "curve": [],
-            }
-            return hybrid_of(of_model, of_neighbours, settings), report
-        what = self._what("fit", row, self.settings[row.name], seed, train)
-        fresh: list[dict[str, Any]] = []
+            return Fit(hybrid_of(model.fitted, neighbours.fitted, settings), both(model.report, neighbours.report))
 
-        def make() -> Fitted:
+        def make() -> Fit:
             self.tell(f"{row.name}: fitting to {train.source}" + (f", seed {seed}" if row.kind == GRU4REC else ""))
-            made = fit(row.kind, self.settings[row.name], seed, train, self.machine, path=row.path)
-            fresh.append(made.report)
-            return made.fitted
+            return fit(row.kind, self.settings[row.name], seed, train, self.machine, path=row.path)
 
         if row.kind == SAVED:
-            fitted = make()
-            return fitted, fresh[0]
-        path = self.parts.path_of(what, "gru4rec")
-        report_of = {**what, "part": "fitting"}
-        if not self.parts.path_of(report_of, "json").is_file():
-            path.unlink(missing_ok=True)  # the last call ended between the model and its report
-        fitted = kept(path, make, device=self.machine.device)
-        return fitted, self.parts.numbers(report_of, lambda: fresh[0])
+            return make()
+        what = self._what("fit", row, self.settings[row.name], seed, train)
+        return self.parts.fitted(what, make, device=self.machine.device)
 
     def _model(
         self, row: Row, error: str | None, measures: Measures
@@ -252,7 +246,7 @@ class _Run:
         """
         said: dict[str, Any] = {
             "name": row.name, "kind": row.kind, "settings": self.settings[row.name], "error": error,
-            "tuning": self.tuning[row.name], "command": self._command(row),
+            "tuning": self.tuning[row.name], "command": command_of(row, self.settings[row.name], self.plan),
             "seeds": list(self._seeds(row)) if self._is_seeded(row) else [],
         }  # fmt: skip
         if error is not None:
@@ -260,26 +254,24 @@ class _Run:
         measured, curves, costs, first = Measured(row.name, {}), {}, [], None
         try:
             for seed in self._seeds(row):
-                fitted, report = self._fitted(row, seed, self.logs.train)
-                first = first or fitted
-                arrays = self._ranked(row, seed, fitted)
+                made = self._fitted(row, seed, self.logs.train)
+                first = first or made.fitted
+                arrays = self._ranked(row, seed, made.fitted)
                 measured.by_seed[seed] = evaluation_of(arrays, self.logs.test)
-                curves[str(seed)] = report["curve"]
-                costs.append({**report, "evaluate_s": float(arrays["seconds"][0])})
+                curves[str(seed)] = made.report["curve"]
+                costs.append({**made.report, **scoring(arrays)})
         except GRU4RecError as problem:
             self.tell(f"{row.name}: {problem}")
             return {**said, "error": str(problem)}, None, None
         self.tell(f"{row.name}: measured")
-        cost = {
-            "train_s": float(np.mean([one["train_s"] for one in costs])),
-            "evaluate_s": float(np.mean([one["evaluate_s"] for one in costs])),
-            "targets_per_s": self.logs.test.n_targets / max(float(np.mean([one["evaluate_s"] for one in costs])), 1e-9),
-            "model_bytes": costs[0]["model_bytes"],
-            "peak_memory_bytes": costs[0]["peak_memory_bytes"],
-        }
         numbers = measures.model(measured)
         return (
-            {**said, **numbers, "curves": {seed: c for seed, c in curves.items() if c}, "cost": cost},
+            {
+                **said,
+                **numbers,
+                "curves": {seed: c for seed, c in curves.items() if c},
+                "cost": cost_of(costs, self.logs.test.n_targets),
+            },
             measured,
             first,
         )
@@ -304,92 +296,3 @@ class _Run:
             return measure(fitted, self.logs.test, self.list_length, self.machine)
 
         return self.parts.arrays(what, make)
-
-    def _command(self, row: Row) -> str:
-        """Return the command that trains and saves this model alone."""
-        if row.kind in (HYBRID, SAVED):
-            return ""
-        words = ["gru4rec", "train", str(self.plan.data.train), "-t", str(self.plan.data.test), "-o", "MODEL.gru4rec"]
-        words += ["-m", *map(str, self.plan.evaluation.k), "-e", self.plan.evaluation.ties]
-        words += _columns(self.plan)
-        if row.kind == GRU4REC:
-            for name, value in self.settings[row.name].items():
-                if value is not None and name != "seed":
-                    words += [f"--{name}", "/".join(map(str, value)) if isinstance(value, list) else str(value)]
-            words += ["--seed", str(row.seeds[0])]
-        else:
-            words += ["--model", row.kind]
-            pairs = ",".join(f"{name}={value}" for name, value in self.settings[row.name].items())
-            words += ["-ps", pairs] if pairs else []
-        return shlex.join(words)
-
-    def _heading(self, command: str) -> dict[str, Any]:
-        plan, evaluation = self.plan, self.plan.evaluation
-        return {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "title": plan.title,
-            "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-            "gru4rec_version": __version__,
-            "versions": {"python": platform.python_version(), **dict(_versions())},
-            "machine": _described_machine(self.machine),
-            "command": command,
-            "plan": plan.text,
-            "protocol": {
-                "targets": evaluation.targets, "tie_mode": evaluation.ties, "k": list(evaluation.k),
-                "primary": list(plan.primary), "seed": evaluation.seed, "n_resamples": evaluation.resamples,
-                "n_permutations": evaluation.permutations, "level": evaluation.level,
-                "candidates": evaluation.candidates, "n_trials": plan.n_trials, "valid_rule": self.logs.valid_rule,
-                "test_use": _test_use(plan),
-            },
-            "data": self._logs_described(),
-        }  # fmt: skip
-
-    def _logs_described(self) -> list[dict[str, Any]]:
-        data, train = self.plan.data, str(self.plan.data.train)
-        named = [("train", train, self.logs.train), ("test", str(data.test), self.logs.test)]
-        if self.logs.train_tr is not None and self.logs.train_valid is not None:
-            named.append(("train_tr", data.train_tr or train, self.logs.train_tr))
-            named.append(("train_valid", data.train_valid or train, self.logs.train_valid))
-        return [described(role, path, sessions, self.digests[id(sessions)]) for role, path, sessions in named]
-
-
-def _columns(plan: Plan) -> list[str]:
-    """Return the flags of columns that are called otherwise than usual."""
-    usual = {"-sk": ("session_key", "SessionId"), "-ik": ("item_key", "ItemId"), "-tk": ("time_key", "Time")}
-    found = ((flag, getattr(plan.data, name), default) for flag, (name, default) in usual.items())
-    return [word for flag, value, default in found if value != default for word in (flag, value)]
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for package in _PACKAGES:
-        try:
-            yield package, metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-
-
-def _described_machine(machine: Machine) -> dict[str, Any]:
-    """Return what the report says about the machine."""
-    cpu = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    except (OSError, ValueError):
-        memory = 0.0
-    return {
-        "cpu": cpu,
-        "n_cores": os.cpu_count() or 1,
-        "threads": machine.threads,
-        "device": machine.device,
-        "memory_gb": round(memory, 1),
-    }
-
-
-def _test_use(plan: Plan) -> str:
-    """Say what the test log was used for."""
-    once = "Every model scored the test log once, after all settings were fixed."
-    if not plan.needs_valid:
-        return f"{once} No setting was chosen by this comparison: they stand in the plan."
-    return f"{once} Settings were chosen on the validation log alone, with models that were fitted to train_tr."

@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from gru4rec.compare.plan import DataPlan
+from gru4rec.compare.plan_file import DataPlan
 from gru4rec.data.files import Columns
 from gru4rec.data.session_map import load_sessions
 from gru4rec.data.sessions import Sessions
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import DataError
+
+FIRST_PART, LAST_PART = "first part", "last part"
+"""What is said of the two logs that are cut from one."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,25 @@ class Logs:
     valid_rule: str | None = None
 
 
-def read_logs(data: DataPlan, *, needs_valid: bool, tell: Callable[[str], None]) -> Logs:
+def read_logs(data: DataPlan, *, needs_valid: bool, where: str, tell: Callable[[str], None]) -> Logs:
     """Read what the plan names.
+
+    Args:
+        data: The logs.
+        needs_valid: Whether validation logs are used.
+        where: What messages call the plan.
+        tell: Called with a line a log.
 
     Raises:
         DataError: A log cannot be used.
     """
-    columns = Columns(session_key=data.session_key, item_key=data.item_key, time_key=data.time_key)
+    columns = Columns(
+        session_key=data.session_key,
+        item_key=data.item_key,
+        time_key=data.time_key,
+        given_as=tuple(f"data.{name}" for name in ("session_key", "item_key", "time_key")),
+        advice=f"Set {{name}} in {where}",
+    )
 
     def read(path: str, vocabulary: Vocabulary | None = None) -> Sessions:
         sessions = load_sessions(path, columns=columns, vocabulary=vocabulary)
@@ -82,8 +97,8 @@ def cut(train: Sessions, valid_share: float) -> tuple[Sessions, Sessions]:
     items = Vocabulary(train.items.ids_of(np.flatnonzero(first.support())))
     first = replace(first.with_vocabulary(items), n_unknown_events=0, n_unknown_items=0)  # they lack none of their own
     return (
-        replace(first, source=f"{train.source} (first part)"),
-        replace(last.with_vocabulary(items), source=f"{train.source} (last part)"),
+        replace(first, source=f"{train.source} ({FIRST_PART})"),
+        replace(last.with_vocabulary(items), source=f"{train.source} ({LAST_PART})"),
     )
 
 
@@ -96,11 +111,12 @@ def digest(sessions: Sessions) -> str:
     return found.hexdigest()
 
 
-def described(role: str, path: str, sessions: Sessions, sha256: str) -> dict[str, Any]:
-    """Return what the report says about a log; ``sha256`` is its :func:`digest`."""
+def described(role: str, path: str, part: str | None, sessions: Sessions, found: str) -> dict[str, Any]:
+    """Return what the report says about a log, or a part of one; ``found`` is its :func:`digest`."""
     return {
         "role": role,
         "path": path,
+        "part": part,
         "n_events": sessions.n_events,
         "n_sessions": sessions.n_sessions,
         "n_items": int(np.count_nonzero(sessions.support())),
@@ -111,5 +127,5 @@ def described(role: str, path: str, sessions: Sessions, sha256: str) -> dict[str
         "n_lost_sessions": sessions.n_lost_sessions,
         "n_single_event_sessions": sessions.n_single_event_sessions,
         "mean_length": sessions.n_events / sessions.n_sessions,
-        "sha256": sha256,
+        "digest": found,
     }

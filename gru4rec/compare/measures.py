@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gru4rec.compare.plan import EvaluationPlan
+from gru4rec.compare.plan_file import EvaluationPlan
 from gru4rec.compare.slices import slices_of, targets_of
 from gru4rec.data.sessions import Sessions
 from gru4rec.evaluate.evaluator import Evaluation

@@ -14,11 +14,15 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from gru4rec.compare.slices import targets_of
+from gru4rec.compare.verdict import told_apart
 from gru4rec.data.sessions import Sessions
 from gru4rec.errors import ConfigError, DataError
 from gru4rec.evaluate.evaluator import Evaluation
 from gru4rec.evaluate.ranks import TieMode
 from gru4rec.whole import write_whole
+
+_STEM_BYTES = 200
+"""Of a file's name, of which systems allow 255; what is written beside it has a longer one."""
 
 
 def write_results(results: dict[str, Any], path: Path) -> None:
@@ -69,7 +73,7 @@ def write_events(name: str, evaluation: Evaluation, ties: TieMode, seed: int, fo
 
 
 def _event_file(name: str) -> str:
-    stem = re.sub(r"[^\w.-]+", "_", name).strip("._") or "model"
+    stem = re.sub(r"[^\w.-]+", "_", name).encode()[:_STEM_BYTES].decode(errors="ignore").strip("._") or "model"
     return f"{stem}.parquet"
 
 
@@ -117,7 +121,6 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
 def table_lines(results: dict[str, Any]) -> Iterator[str]:
     """Yield the leaderboard as lines of text, best first; a star is a significant distance from the best."""
     metric, k = results["protocol"]["primary"]
-    level = 1 - results["protocol"]["level"]
     done = [model for model in results["models"] if model["error"] is None]
     done.sort(key=lambda model: -model["metrics"][metric][str(k)]["value"])
     shown = list(dict.fromkeys((metric, "recall", "mrr", "ndcg")))
@@ -131,17 +134,19 @@ def table_lines(results: dict[str, Any]) -> Iterator[str]:
             one = model["metrics"][name][str(k)]
             cells.append(f"{one['value']:.4f} [{one['low']:.4f} {one['high']:.4f}]".ljust(22))
         cost = model["cost"]
-        star = "*" if _differs(results, model["name"], metric, level) else " "
+        train_s = "-" if cost["train_s"] is None else f"{cost['train_s']:.1f}"
+        star = "*" if _differs(results, model["name"], metric) else " "
         yield (
             f"{model['name']:<{width}}{star} " + "  ".join(cells)
-            + f"  {model['lists']['coverage'][str(k)]:8.3f}  {cost['train_s']:7.1f}  {cost['targets_per_s']:9,.0f}"
+            + f"  {model['lists']['coverage'][str(k)]:8.3f}  {train_s:>7}  {cost['targets_per_s']:9,.0f}"
         )  # fmt: skip
     for model in results["models"]:
         if model["error"] is not None:
             yield f"{model['name']:<{width}}  failed: {model['error']}"
 
 
-def _differs(results: dict[str, Any], name: str, metric: str, level: float) -> bool:
+def _differs(results: dict[str, Any], name: str, metric: str) -> bool:
     return any(
-        pair["b"] == name and pair["metric"] == metric and pair["p_adjusted"] <= level for pair in results["pairs"]
+        pair["b"] == name and pair["metric"] == metric and told_apart(results, pair["p_adjusted"])
+        for pair in results["pairs"]
     )

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
-
-import numpy as np
 
 from gru4rec.compare.figures import (
     DARK,
@@ -30,19 +26,17 @@ from gru4rec.compare.figures import (
     swatch,
     tuning_figure,
 )
+from gru4rec.compare.spelling import duration, moment, number, probability, rank_text, size, value_text
+from gru4rec.compare.verdict import alpha, isolated, lead_of, standings, told_apart, verdict
 from gru4rec.errors import DataError
 from gru4rec.pages.file import check_html, generator, write_html
-from gru4rec.prepare.times import Clock, unit_of
 
 COMMAND = "gru4rec compare"
 
-FORMAT, FORMAT_VERSION = "gru4rec-comparison", 1
+FORMAT, FORMAT_VERSION = "gru4rec-comparison", 2
 
 SEVERITIES = ("error", "warning", "note", "good")
 """Gravest first."""
-
-MINUS, NONE = "\u2212", "\u2013"
-"""Typographic minus, and the dash that stands for no value."""
 
 ROUNDING = 5e-5
 """Half of the last digit that the page shows of a metric."""
@@ -108,7 +102,7 @@ def page_of(results: dict[str, Any]) -> str:
     )
     environment.filters |= {
         "number": number, "probability": probability, "duration": duration, "size": size, "count": "{:,}".format,
-        "moment": moment, "value": value_text, "hash": _hash,
+        "moment": moment, "value": value_text, "rank": rank_text, "hash": _hash, "file_name": _file_name,
     }  # fmt: skip
     template = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
     return environment.from_string(template).render(
@@ -116,7 +110,8 @@ def page_of(results: dict[str, Any]) -> str:
         generator=generator(COMMAND),
         colours={"light": LIGHT, "dark": DARK},
         severities=SEVERITIES,
-        names=NAMES,
+        names=_names(results),
+        all_names=NAMES,
         lists=LISTS,
         roles=ROLES,
         log_rows=LOG_ROWS,
@@ -124,13 +119,14 @@ def page_of(results: dict[str, Any]) -> str:
         metric=metric,
         k=k,
         primary=f"{NAMES[metric]}@{k}",
-        alpha=_alpha(results),
+        alpha=alpha(results),
+        told_apart=lambda p_adjusted: told_apart(results, p_adjusted),
         level=f"{100 * results['protocol']['level']:g} %",
         verdict=verdict(results, isolated),
         models=models,
         ranked=ranked,
         who={shown.model["name"]: shown for shown in models},
-        to_best={shown.model["name"]: _lead(results, shown, ranked[0]) for shown in ranked[1:]},
+        to_best={shown.model["name"]: lead_of(results, shown, ranked[0]) for shown in ranked[1:]},
         best=primaries[0] if primaries else None,
         place=_scale(primaries),
         swatches=[swatch(shown) for shown in models],
@@ -138,12 +134,31 @@ def page_of(results: dict[str, Any]) -> str:
         tie_modes=next((list(shown.model["ties"]["modes"]) for shown in ranked if shown.model["ties"]), []),
         tie_columns=_tie_columns(ranked),
         list_k=_list_k(ranked, k),
+        memory_known=any(shown.model["cost"]["added_bytes"] is not None for shown in ranked),
+        fewer_trials=any(
+            len(shown.model["tuning"]["trials"]) < results["protocol"]["n_trials"]
+            for shown in ranked
+            if shown.model["tuning"]
+        ),
         slices=_slices(ranked, k),
-        metric_figures=metric_figures(ranked),
+        metric_figures=metric_figures(ranked, _names(results)),
         speed_figures=speed_figures(ranked, metric, k),
         curves=[(shown, curve_figure(shown)) for shown in ranked if shown.model["curves"]],
         tunings=[(shown, tuning_figure(shown, f"{NAMES[metric]}@{k}")) for shown in ranked if shown.model["tuning"]],
     )
+
+
+def _names(results: dict[str, Any]) -> dict[str, str]:
+    """Return the metrics that are shown: without MAP where it is MRR, as a target is one item, and not the primary."""
+    protocol = results["protocol"]
+    is_twin = protocol["targets"] == "next" and protocol["primary"][0] != "map"
+    return {key: title for key, title in NAMES.items() if not (is_twin and key == "map")}
+
+
+def _file_name(log: dict[str, Any]) -> str:
+    """Return what a log is called where its whole path would be too long."""
+    name = PurePath(log["path"]).name or log["path"]
+    return name if log["part"] is None else f"{name} ({log['part']})"
 
 
 def _check_format(results: dict[str, Any]) -> None:
@@ -153,90 +168,6 @@ def _check_format(results: dict[str, Any]) -> None:
             f"cannot show results of format {found[0]!r}, version {found[1]!r}: this version of gru4rec shows "
             f"{FORMAT!r}, version {FORMAT_VERSION}. Give what gru4rec compare wrote, or install the version that did"
         )
-
-
-def standings(results: dict[str, Any]) -> list[Shown]:
-    """Return the models, the best by the primary metric first, those that failed last."""
-    metric, k = results["protocol"]["primary"]
-    places = range(len(results["models"]))
-    failed = [place for place in places if results["models"][place]["error"] is not None]
-    done = sorted(
-        set(places) - set(failed),
-        key=lambda place: (-results["models"][place]["metrics"][metric][str(k)]["value"], place),
-    )
-    return [
-        *(Shown(place, rank, results["models"][place]) for rank, place in enumerate(done, start=1)),
-        *(Shown(place, None, results["models"][place]) for place in failed),
-    ]
-
-
-def verdict(results: dict[str, Any], spell: Callable[[str], str] = str) -> str:
-    """Say in one sentence which model is best, and whether that is certain.
-
-    Args:
-        results: Of a comparison.
-        spell: Writes the name of a model.
-    """
-    models = standings(results)
-    ranked = [shown for shown in models if shown.rank is not None]
-    names = [spell(shown.model["name"]) for shown in models]
-    failed = names[len(ranked) :]
-    failures = f"; {_listed(failed)} failed" if failed else ""
-    if not ranked:
-        return f"Nothing can be compared: {_listed(failed)} failed."
-    metric, k = results["protocol"]["primary"]
-    best = ranked[0].model["metrics"][metric][str(k)]
-    said = (
-        f"{NAMES[metric]}@{k} {number(best['value'])} ({100 * results['protocol']['level']:g} % interval "
-        f"{number(best['low'])} to {number(best['high'])})"
-    )
-    if len(ranked) == 1:
-        return f"{names[0]} has {said}, and there is no other model to compare it with{failures}."
-    return f"{names[0]} is best, with {said}, {_certainty(results, ranked, names)}{failures}."
-
-
-def _certainty(results: dict[str, Any], ranked: Sequence[Shown], names: Sequence[str]) -> str:
-    """Say whether the best is told apart from the second, and from whom else it is not."""
-    leads = [_lead(results, shown, ranked[0]) for shown in ranked[1:]]
-    if leads[0] is None:
-        return f"but its difference from {names[1]} was not tested"
-    lead, p = number(-leads[0]["difference"]), leads[0]["p_adjusted"]
-    tested = f"p {probability(p, sign=True)} after Holm's correction"
-    alpha = _alpha(results)
-    near = [name for name, other in zip(names[1:], leads, strict=False) if other and other["p_adjusted"] >= alpha]
-    if p < alpha:
-        others = f", unlike that over {_listed(near)}" if near else ""
-        return f"and its lead of {lead} over {names[1]} is significant ({tested}){others}"
-    others = f"; nor from {_listed(near[1:], 'or')}" if near[1:] else ""
-    return (
-        f"but its lead of {lead} over {names[1]} is not significant ({tested}): this log does not tell it from "
-        f"{names[1]}{others}"
-    )
-
-
-def _alpha(results: dict[str, Any]) -> float:
-    """Return the greatest p-value that is not significant."""
-    return round(1 - float(results["protocol"]["level"]), 10)
-
-
-def _listed(names: Sequence[str], word: str = "and") -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
-
-
-def isolated(name: str) -> str:
-    """Wrap a name in marks that keep its direction of writing from turning its surroundings."""
-    return f"\u2068{name}\u2069"
-
-
-def _lead(results: dict[str, Any], shown: Shown, best: Shown) -> dict[str, float] | None:
-    """Return the test of a model against the best, differences as seen from the model; None if there is none."""
-    metric, k = results["protocol"]["primary"]
-    names = shown.model["name"], best.model["name"]
-    for pair in results["pairs"]:
-        if (pair["metric"], pair["k"]) == (metric, k) and {pair["a"], pair["b"]} == set(names):
-            sign = 1 if pair["a"] == names[0] else -1
-            return {"difference": sign * pair["difference"], "p_adjusted": pair["p_adjusted"]}
-    return None
 
 
 def _scale(intervals: Sequence[dict[str, float]]) -> Callable[[float], str]:
@@ -295,72 +226,6 @@ def _slices(ranked: Sequence[Shown], k: int) -> list[dict[str, Any]]:
         }
         for place, kind in enumerate(kinds)
     ]
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """Write a number with a fixed count of digits, and a real minus; a dash where there is none.
-
-    Example:
-        >>> number(0.51239), number(-0.00001), number(-0.5, 2) == MINUS + "0.50", number(None) == NONE
-        ('0.5124', '0.0000', True, True)
-    """
-    if value is None or not math.isfinite(value):
-        return NONE
-    return f"{value:,.{digits}f}".replace("-", MINUS) if round(value, digits) else f"{0:.{digits}f}"
-
-
-def probability(value: float, *, sign: bool = False) -> str:
-    """Write a p-value, with its sign where asked for.
-
-    Example:
-        >>> probability(0.0421), probability(0.0421, sign=True), probability(0.00004)
-        ('0.042', '= 0.042', '< 0.001')
-    """
-    return "< 0.001" if value < 0.001 else f"{'= ' if sign else ''}{value:.3f}"
-
-
-def duration(seconds: float | None) -> str:
-    """Say a duration in the unit that suits it; a dash where there is none.
-
-    Example:
-        >>> duration(0.0213), duration(12.34), duration(150), duration(9_000)
-        ('0.021 s', '12 s', '2.5 min', '2.5 h')
-    """
-    if seconds is None:
-        return NONE
-    if seconds < 99.5:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6_000 else f"{seconds / 3_600:,.1f} h"
-
-
-def size(n_bytes: int | None) -> str:
-    """Say how large something is; a dash where that is not known.
-
-    Example:
-        >>> size(900), size(12_345_678)
-        ('900 B', '12 MB')
-    """
-    if n_bytes is None:
-        return NONE
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= scale:
-            return f"{n_bytes / scale:,.{0 if n_bytes >= 10 * scale else 1}f} {unit}"
-    return f"{n_bytes} B"
-
-
-def moment(time: float) -> str:
-    """Say when an event was, where the size of its time tells the unit.
-
-    Example:
-        >>> moment(1_767_225_600), moment(17)
-        ('2026-01-01 00:00:00', '17')
-    """
-    return Clock(unit_of(np.array([time]))).moment(time)
-
-
-def value_text(value: Any) -> str:
-    """Write a setting as JSON does, text without its quotes."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _hash(script: str) -> str:

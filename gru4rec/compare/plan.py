@@ -6,112 +6,27 @@ Knows no logs and no scorers.
 from __future__ import annotations
 
 import difflib
-import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from gru4rec.baselines.files import HYBRID
 from gru4rec.baselines.kinds import KINDS, baseline_settings, checked
 from gru4rec.baselines.settings import HybridSettings
+from gru4rec.compare.plan_file import DataPlan, EvaluationPlan, ModelPlan, Part, PlanFile, worded
 from gru4rec.config import DEFAULT_SEED, hyper_parameters, read_parameter_file, setting_values
 from gru4rec.errors import ConfigError
 from gru4rec.evaluate.metrics import METRICS
-from gru4rec.evaluate.ranks import TieMode
 from gru4rec.tune.space import Dimension, read_space, space_of
 
 GRU4REC, SAVED = "gru4rec", "saved"
 MODEL_KINDS = (GRU4REC, *KINDS, HYBRID, SAVED)
-MAX_MODELS = 30
 
 
-def _expanded(text: Any) -> Any:
-    """Put the values of $VARIABLES in."""
-    if not isinstance(text, str):
-        return text
-    found = os.path.expandvars(text)
-    unset = re.search(r"\$\{?(\w+)", found)
-    if unset:
-        raise ValueError(f"the variable {unset[1]} is not set. Set it (export {unset[1]}=...), or write the path")
-    return found
-
-
-_Expanded = Annotated[str, BeforeValidator(_expanded)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class DataPlan(_Part):
-    """Which logs: ``train``, ``test`` and, for tuning, ``train_tr`` and ``train_valid``; or a prepared folder."""
-
-    folder: _Expanded | None = None
-    train: _Expanded | None = None
-    test: _Expanded | None = None
-    train_tr: _Expanded | None = None
-    train_valid: _Expanded | None = None
-    valid_share: float = Field(0.1, gt=0, lt=1)
-    session_key: str = "SessionId"
-    item_key: str = "ItemId"
-    time_key: str = "Time"
-
-
-class EvaluationPlan(_Part):
-    """How it is measured."""
-
-    k: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field((1, 5, 10, 20), min_length=1)
-    primary: str = "recall@20"
-    ties: TieMode = "conservative"
-    targets: Literal["next", "remaining"] = "next"
-    candidates: int | None = Field(None, ge=1)
-    resamples: int = Field(2000, ge=100, le=100_000)
-    permutations: int = Field(10_000, ge=100, le=1_000_000)
-    level: float = Field(0.95, gt=0, lt=1)
-    seed: int = Field(DEFAULT_SEED, ge=0, lt=2**63)
-    examples: int = Field(8, ge=0, le=50)
-
-
-class TuningPlan(_Part):
-    """How many settings of every model are tried (0: none is tuned), and by what they are judged on the validation log.
-
-    ``metric`` is one measure, such as ``recall@20``, or a sum, such as ``recall@20 + mrr@20``; left out, the primary.
-    """
-
-    trials: int = Field(0, ge=0, le=100_000)
-    metric: str | None = None
-
-
-class ModelPlan(_Part):
-    """One row of the comparison."""
-
-    kind: str
-    name: str | None = Field(None, min_length=1, max_length=60)
-    settings: dict[str, Any] = Field(default_factory=dict)
-    parameter_file: _Expanded | None = None
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = ()
-    tune: bool = True
-    space: _Expanded | list[dict[str, Any]] | None = None
-    model: str | None = None
-    neighbours: str | None = None
-    path: _Expanded | None = None
-
-
-class PlanFile(_Part):
-    """The whole file."""
-
-    title: str | None = None
-    data: DataPlan
-    evaluation: EvaluationPlan = Field(default_factory=lambda: EvaluationPlan.model_validate({}))
-    tuning: TuningPlan = Field(default_factory=lambda: TuningPlan.model_validate({}))
-    models: list[ModelPlan] = Field(min_length=1, max_length=MAX_MODELS)
-
-
-class Row(_Part):
+class Row(Part):
     """A model of the plan, its settings checked.
 
     Attributes:
@@ -135,10 +50,11 @@ class Row(_Part):
     path: str | None = None
 
 
-class Plan(_Part):
+class Plan(Part):
     """A comparison, ready to be carried out.
 
     Attributes:
+        source: What messages call the file.
         text: Of the file.
         title: Of the report.
         data: Paths are absolute.
@@ -149,6 +65,7 @@ class Plan(_Part):
         rows: The models.
     """
 
+    source: str
     text: str
     title: str
     data: DataPlan
@@ -181,12 +98,12 @@ def read_plan(path: str | Path) -> Plan:
     try:
         file = PlanFile(**values)
     except ValidationError as error:
-        raise ConfigError("; ".join(_worded(detail, path) for detail in error.errors())) from None
-    if file.evaluation.candidates is not None and file.evaluation.targets == "remaining":
-        raise ConfigError(f"plan {path}: candidates are sampled for the next item only. Leave candidates out")
+        raise ConfigError("; ".join(worded(detail, values, path) for detail in error.errors())) from None
+    _check_candidates(file.evaluation, path)
     rows = tuple(_row(model, file, path) for model in file.models)
     _check_names(rows, path)
-    return Plan(
+    plan = Plan(
+        source=f"plan {path}",
         text=text,
         title=file.title or path.stem,
         data=_absolute(file.data, path),
@@ -199,30 +116,45 @@ def read_plan(path: str | Path) -> Plan:
         ),
         rows=rows,
     )
+    _check_all_is_read(file, plan)
+    return plan
 
 
-def _worded(detail: Any, path: Path) -> str:
-    """Word one pydantic finding."""
-    place = ".".join(str(part + 1) if isinstance(part, int) else part for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        classes: dict[str, type[BaseModel]] = {
-            "data": DataPlan, "evaluation": EvaluationPlan, "tuning": TuningPlan, "models": ModelPlan,
-        }  # fmt: skip
-        inside = classes.get(str(detail["loc"][0]), PlanFile) if len(detail["loc"]) > 1 else PlanFile
-        names = list(inside.model_fields)
-        close = difflib.get_close_matches(str(detail["loc"][-1]), names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"plan {path}: nothing reads {place}. Choose from: {', '.join(names)}{hint}"
-    if detail["type"] == "missing":
-        return f"plan {path}: {place} is missing"
-    reason = detail["msg"].removeprefix("Value error, ")
-    return f"plan {path}: {place} = {detail['input']!r} does not fit: {reason[0].lower()}{reason[1:]}"
+def _check_candidates(evaluation: EvaluationPlan, path: Path) -> None:
+    if evaluation.candidates is None:
+        return
+    if evaluation.targets == "remaining":
+        raise ConfigError(f"plan {path}: candidates are sampled for the next item only. Leave candidates out")
+    if evaluation.candidates < max(evaluation.k):
+        raise ConfigError(
+            f"plan {path}: candidates = {evaluation.candidates} are too few for lists of {max(evaluation.k)}. "
+            f"Give {max(evaluation.k)} or more, or leave candidates out"
+        )
+
+
+def _check_all_is_read(file: PlanFile, plan: Plan) -> None:
+    """Refuse what has no effect beside the rest of the plan."""
+    if file.tuning.metric is not None and not file.tuning.trials:
+        raise ConfigError(
+            f"{plan.source}: tuning.metric has no effect without tuning.trials. Leave it out, or give trials"
+        )
+    given = file.data.model_fields_set
+    if "valid_share" in given and plan.data.train_valid is not None:
+        raise ConfigError(
+            f"{plan.source}: data.valid_share has no effect, as there are train_tr and train_valid. Leave it out"
+        )
+    for name in ("valid_share", "train_tr"):
+        if name in given and not plan.needs_valid:
+            raise ConfigError(
+                f"{plan.source}: data.{name} has no effect, as no model is tuned or blended. Leave it out, or give "
+                "tuning.trials"
+            )
 
 
 def _measure(text: str, evaluation: EvaluationPlan, path: Path, name: str) -> tuple[str, int]:
     """Split ``recall@20``."""
     metric, _, k = text.partition("@")
-    if metric not in METRICS or not k.isdigit() or int(k) not in evaluation.k:
+    if metric not in METRICS or not k.isdecimal() or int(k) not in evaluation.k:
         raise ConfigError(
             f"plan {path}: {name} = {text!r} is not measured. Write one of {', '.join(METRICS)}, @ and one of "
             f"k = {list(evaluation.k)}, such as recall@{evaluation.k[-1]}"
@@ -271,6 +203,9 @@ def _row(model: ModelPlan, file: PlanFile, path: Path) -> Row:
     name = model.name or (KINDS[model.kind].label if model.kind in KINDS else model.kind)
     where = f"plan {path}, model {name!r}"
     _check_fields(model, where)
+    if model.space is not None and not (file.tuning.trials and model.tune):
+        reason = "beside tune = false" if file.tuning.trials else "without tuning.trials"
+        raise ConfigError(f"{where}: space has no effect {reason}. Leave it out")
     settings = {**(read_parameter_file(path.parent / model.parameter_file) if model.parameter_file else {})}
     settings |= model.settings
     space = _space(model, file, path, where) if file.tuning.trials and model.tune else None
@@ -294,6 +229,7 @@ def _check_fields(model: ModelPlan, where: str) -> None:
         "model": {HYBRID},
         "neighbours": {HYBRID},
         "path": {SAVED},
+        "space": {GRU4REC, *KINDS},
     }
     for field, kinds in belongs.items():
         given = bool(getattr(model, field))
@@ -324,6 +260,8 @@ def _space(model: ModelPlan, file: PlanFile, path: Path, where: str) -> tuple[Di
     else:
         return None
     for dimension in space:
+        if model.kind == GRU4REC and dimension.name == "seed":
+            raise ConfigError(f"{where}: seed in space has no effect, as seeds decide it. Leave it out of the space")
         for value in dimension.values:
             _checked_settings(model.kind, {dimension.name: value}, where)
     return space
@@ -348,8 +286,10 @@ def _check_names(rows: tuple[Row, ...], path: Path) -> None:
             raise ConfigError(f"plan {path}: two models are called {row.name!r}. Give one of them another name")
         for part, kinds in ((row.model, {GRU4REC}), (row.neighbours, {"sknn", "vsknn", "vmisknn", "stan"})):
             if part is not None and (part not in by_name or by_name[part].kind not in kinds):
+                named = [other.name for other in by_name.values() if other.kind == part and part in kinds]
+                advice = f"Call it {named[0]!r}" if named else f"There are: {', '.join(by_name) or 'none'}"
                 raise ConfigError(
                     f"plan {path}: {row.name!r} is made of {part!r}, which is no model of kind "
-                    f"{' or '.join(sorted(kinds))} that stands before it. There are: {', '.join(by_name) or 'none'}"
+                    f"{' or '.join(sorted(kinds))} that stands before it. {advice}"
                 )
         by_name[row.name] = row

@@ -35,11 +35,21 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the three columns that a log is read from, as ``-sk``, ``-ik`` and ``-tk`` give them."""
+    """Names of the three columns that a log is read from, as ``-sk``, ``-ik`` and ``-tk`` give them.
+
+    Attributes:
+        session_key: Of session ids.
+        item_key: Of item ids.
+        time_key: Of times.
+        given_as: What gives them to the caller of a command: session, item, time.
+        advice: How it is given, for messages; ``{name}`` stands for one of ``given_as``.
+    """
 
     session_key: str = "SessionId"
     item_key: str = "ItemId"
     time_key: str = "Time"
+    given_as: tuple[str, ...] = ("--session_key", "--item_key", "--time_key")
+    advice: str = "Pass {name} NAME"
 
     @property
     def names(self) -> tuple[str, str, str]:
@@ -243,18 +253,19 @@ def need_columns(names: list[str], columns: Columns, source: str) -> None:
     """Make sure that a log has each of the three columns once.
 
     Raises:
-        DataError: It does not; the message names the flag to pass.
+        DataError: It does not; the message names what to give.
     """
-    flags = {columns.session_key: "--session_key", columns.item_key: "--item_key", columns.time_key: "--time_key"}
-    if len(flags) < 3:
+    given_as = dict(zip(columns.names, columns.given_as, strict=True))
+    if len(given_as) < 3:
         raise DataError(
-            f"session, item and time must be three columns, not {', '.join(columns.names)}. Check -sk, -ik, -tk"
+            f"session, item and time must be three columns, not {', '.join(columns.names)}. "
+            f"Check {', '.join(columns.given_as)}"
         )
-    for wanted, flag in flags.items():
+    for wanted, name in given_as.items():
         if wanted not in names:
             raise DataError(
                 f"no column {wanted!r} in {source} (it has: {', '.join(names) or 'no columns'}). "
-                f"Pass {flag} NAME, or rename the column{_separator_hint(names)}"
+                f"{columns.advice.replace('{name}', name)}, or rename the column{_separator_hint(names)}"
             )
         if names.count(wanted) > 1:
             raise DataError(f"column {wanted!r} stands {names.count(wanted)} times in {source}. Keep one of them")

@@ -11,7 +11,6 @@ A record is written after what it speaks of, or names its digest, so what was cu
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -19,7 +18,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -45,7 +44,7 @@ from gru4rec.prepare.split import PARTS
 from gru4rec.prepare.write import STATS, SUMMARY
 from gru4rec.reproduce.published import CUTOFFS, EVAL_TYPE, Comparison, PublishedRow, overall, published_row
 from gru4rec.train.loop import EpochReport
-from gru4rec.whole import write_whole
+from gru4rec.whole import folder_to_write, write_whole
 
 _log = logging.getLogger("gru4rec")
 
@@ -166,7 +165,7 @@ def reproduce(plan: Plan, *, watch: Watch | None = None) -> dict[str, Any]:
     chosen = recipe(plan.dataset)
     raw = chosen.find_files(plan.raw)
     preparation = chosen.fitted(column_names(raw[0], chosen.preparation.layout))
-    with _written_to(plan.folder):
+    with folder_to_write(plan.folder, advice="Give -o a folder that can be written to"):
         _check_prepared(plan)
         for settings in all_settings:
             _check_model(plan, settings)
@@ -181,25 +180,6 @@ def reproduce(plan: Plan, *, watch: Watch | None = None) -> dict[str, Any]:
 
 
 # --- before any work ---
-
-
-@contextlib.contextmanager
-def _written_to(folder: Path) -> Iterator[None]:
-    """Make a folder to write to; where the block fails, leave no empty folder behind."""
-    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
-    try:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(
-                f"cannot write to {folder}: {error.strerror}. Give -o a folder that can be written to"
-            ) from None
-        yield
-    except BaseException:
-        for path in missing:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        raise
 
 
 def _check_prepared(plan: Plan) -> None:
@@ -227,13 +207,26 @@ def _check_model(plan: Plan, settings: HyperParameters) -> None:
             )
         if record.get("dataset") != plan.dataset:
             raise ConfigError(f"{path} is a model of {record.get('dataset')}. Give -o another folder")
-        if (n_epochs := record["settings"]["n_epochs"]) > settings.n_epochs:
+        n_epochs = _n_epochs(record)
+        if n_epochs is None:
+            raise ConfigError(
+                f"{path.with_suffix('.json')} does not say for how many epochs {path.name} was trained. "
+                "Give -o another folder"
+            )
+        if n_epochs > settings.n_epochs:
             raise ConfigError(
                 f"{path} was trained for {n_epochs} epochs, and --n_epochs {settings.n_epochs} would replace it. "
                 "Give -o another folder"
             )
     check_writable(path)
     check_writable(path.with_suffix(".json"))
+
+
+def _n_epochs(record: dict[str, Any]) -> int | None:
+    """Return for how many epochs a model was trained; None where its record does not say so."""
+    settings = record.get("settings")
+    found = settings.get("n_epochs") if isinstance(settings, dict) else None
+    return found if isinstance(found, int) else None
 
 
 # --- preparing ---

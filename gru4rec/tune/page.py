@@ -28,17 +28,20 @@ _TEMPLATE = """<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 {{ generator | safe }}
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ content.study }}</title>
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c2024; background: #fff; max-width: 70rem; margin: 2rem auto;
-  padding: 0 1rem; }
+:root { color-scheme: light dark; --ink: #1c2024; --paper: #fff; --line: #dde1e5; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e3e6e9; --paper: #181b1f; --line: #3a4047; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 70rem;
+  margin: 2rem auto; padding: 0 1rem; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: 14px; }
-th, td { text-align: left; padding: .2rem .6rem; border-bottom: 1px solid #dde1e5; vertical-align: top; }
+th, td { text-align: left; padding: .2rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 figure { margin: 1.5rem 0; overflow-x: auto; }
-svg { max-width: 100%; height: auto; }
+svg { max-width: 100%; height: auto; background: #fff; }  /* Optuna draws in black */
 .wide { overflow-x: auto; }
 code { overflow-wrap: anywhere; }
 </style>

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from baselines.literal import (
@@ -15,6 +17,7 @@ from baselines.literal import (
     popularity,
     scores_of,
     sequential_rules,
+    state_of,
 )
 from conftest import make_sessions
 from hypothesis import given, reject
@@ -22,6 +25,7 @@ from hypothesis import strategies as st
 
 from gru4rec.baselines import item_to_item
 from gru4rec.baselines.settings import AssociationSettings, ItemKNNSettings, MarkovSettings
+from gru4rec.baselines.sparse import SparseScorer
 from gru4rec.evaluate.evaluator import Scorer
 
 N_ITEMS = 8
@@ -92,3 +96,34 @@ def test_events_further_away_than_the_longest_reach_do_not_stand_beside() -> Non
     scores = scores_of(item_to_item.association_rules(sessions, AssociationSettings()), [[0]])[0]
     assert scores[1:3] == pytest.approx([n_between - 1, 1])
     assert scores[3] <= 0
+
+
+def test_scores_are_the_bits_of_the_padded_rows() -> None:
+    rng = np.random.default_rng(4)
+    log_ = make_sessions([rng.integers(0, 40, size=5).tolist() for _ in range(60)], 40)
+    scorer = item_to_item.association_rules(log_, AssociationSettings())
+    state = state_of(scorer, [[item] for item in range(40)] + [[]])
+    ready, said = scorer.ready(state), scorer.said(state)
+    for start, stop in ((0, 40), (3, 17), (39, 40)):
+        np.testing.assert_array_equal(
+            scorer.score_block(ready, start, stop), SparseScorer.score_block(scorer, said, start, stop)
+        )
+    for wanted in ([7], [9, 3, 3, 38, 0]):
+        np.testing.assert_array_equal(scorer.score_items(ready, wanted), SparseScorer.score_items(scorer, said, wanted))
+
+
+def test_rows_as_long_as_the_catalogue_take_no_memory_of_their_own() -> None:
+    """A hub stands beside 20,000 items. Padded rows of 512 sessions would be 512 x 20,000 x 12 bytes, 123 MB."""
+    n_items = 20_000
+    log_ = make_sessions([[0, item] for item in range(1, n_items)], n_items)
+    scorer = item_to_item.association_rules(log_, AssociationSettings())
+    assert scorer.matrix.row_offsets[1] == n_items - 1
+    state = state_of(scorer, [[0]] * 512)
+    scorer.score_block(scorer.ready(state), 0, 16)  # compiled before it is measured
+    tracemalloc.start()
+    ready = scorer.ready(state)
+    scores = scorer.score_block(ready, 0, 256)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert scores[:, 1:].min() > 0
+    assert peak < 4_000_000  # the block itself is 512 x 256 x 8 bytes, 1 MB

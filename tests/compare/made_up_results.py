@@ -53,7 +53,7 @@ def made_up(
     done = [model["name"] for model in models if model["error"] is None]
     return {
         "format": "gru4rec-comparison",
-        "format_version": 1,
+        "format_version": 2,
         "title": "Shop <clicks>, spring & summer",
         "made": "2026-11-24 10:00 UTC",
         "gru4rec_version": "3.1.0",
@@ -83,11 +83,12 @@ def made_up(
 
 def _log(role: str, place: int) -> dict[str, Any]:
     return {
-        "role": role, "path": f"data/{role} & more.tsv", "n_events": 123_456 - place, "n_sessions": 23_456 - place,
+        "role": role, "path": f"data/{role} & more.tsv",
+        "part": {2: "first part", 3: "last part"}.get(place), "n_events": 123_456 - place, "n_sessions": 23_456 - place,
         "n_items": 3_456 - place, "first_start": 1_767_225_600 + 86_400 * place, "last_start": 1_769_904_000,
         "n_unknown_events": 71 + place, "n_unknown_items": 41 + place, "n_lost_sessions": 31 + place,
         "n_single_event_sessions": 21 + place, "mean_length": 5.26 + place,
-        "sha256": f"{place}" * 64 if role in ("train", "test") else None,
+        "digest": f"{place}" * 64 if role in ("train", "test") else None,
     }  # fmt: skip
 
 
@@ -167,9 +168,11 @@ def _model(
             "best": 11,
         } if place in (1, 2) else None,
         "cost": {
-            "train_s": 0.0 if place == 0 else 2.1 * 3.0**place, "evaluate_s": 3.3 + place,
-            "targets_per_s": 90_000 / 1.8**place, "model_bytes": 54_321 * (place + 1) ** 3,
-            "peak_memory_bytes": None if place == 1 else 700_000_000 + 10**7 * place,
+            "train_s": None if place == 3 else 0.0 if place == 0 else 2.1 * 3.0**place,
+            "load_s": 0.3 if place == 3 else None, "evaluate_s": 3.3 + place,
+            "targets_per_s": 90_000 / 1.8**place, "train_threads": 1, "evaluate_threads": 1,
+            "model_bytes": 54_321 * (place + 1) ** 3,
+            "added_bytes": None if place == 1 else 700_000_000 + 10**7 * place,
         },
     }  # fmt: skip
 

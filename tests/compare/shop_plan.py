@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import csv
@@ -49,3 +51,18 @@ def write_plan(folder: Path, models: str = MODELS, *, evaluation: str = "", tuni
         encoding="utf-8",
     )
     return path
+
+
+def numbers(results: dict[str, Any]) -> dict[str, Any]:
+    """All that the same seed must give again: times and the moment aside."""
+    text = json.dumps(results)
+    found = json.loads(text)
+    found.pop("made")
+    for model in found["models"]:
+        model.pop("cost")
+        for curve in model["curves"].values():
+            for epoch in curve:
+                epoch.pop("seconds")
+        for trial in (model["tuning"] or {"trials": []})["trials"]:
+            trial.pop("seconds")
+    return found

@@ -91,7 +91,7 @@ def test_page_says_nothing_on_the_console_and_asks_for_itself_only(opened: Any, 
 
 def test_every_figure_is_visible_and_drawn_in_the_ink_of_the_page(opened: Any) -> None:
     figures = opened.locator("figure > svg")
-    assert figures.count() == 20
+    assert figures.count() == 19
     for figure in figures.all():
         box = figure.bounding_box()
         assert figure.is_visible()
@@ -147,21 +147,22 @@ def test_leaderboard_sorts_both_ways_with_failed_models_last(way: str, opened: A
 
 def test_missing_values_sort_last_both_ways(opened: Any) -> None:
     table = opened.locator("#cost table")
-    button = table.locator("th", has_text="Peak memory").locator("button")
+    button = table.locator("th", has_text="Training").locator("button")
     button.click()
-    assert table.evaluate(COLUMN, 5)[0] == "790 MB"
-    assert table.evaluate(COLUMN, 5)[-1] == "\u2013"
+    assert table.evaluate(COLUMN, 1)[0] == "11.5 h"  # 2.1 x 3^9 s
+    assert table.evaluate(COLUMN, 1)[-1] == "\u2013loading 0.3 s"
     button.click()
-    assert table.evaluate(COLUMN, 5)[0] == "700 MB"
-    assert table.evaluate(COLUMN, 5)[-1] == "\u2013"
+    assert table.evaluate(COLUMN, 1)[0] == "0 s"
+    assert table.evaluate(COLUMN, 1)[-1] == "\u2013loading 0.3 s"
+    assert table.locator("th", has_text="Memory it added").locator("button").count() == 0
 
 
 def test_switch_of_list_lengths_and_of_slices_shows_what_is_picked(opened: Any) -> None:
     shown = "heads => heads.filter(head => head.offsetWidth).map(head => head.textContent.trim())"
     heads = opened.locator("#leaderboard thead th")
-    assert heads.evaluate_all(shown)[-3:] == ["MRR@20", "NDCG@20", "MAP@20"]
+    assert heads.evaluate_all(shown)[-2:] == ["MRR@20", "NDCG@20"]
     opened.locator("label[for=k-5]").click()
-    assert heads.evaluate_all(shown)[-4:] == ["Recall@5", "MRR@5", "NDCG@5", "MAP@5"]
+    assert heads.evaluate_all(shown)[-3:] == ["Recall@5", "MRR@5", "NDCG@5"]
     assert opened.locator("#slices figure:visible").count() == 10
     opened.locator("label[for=slice-2]").click()
     assert opened.locator("#slices figure:visible").count() == 2
@@ -192,6 +193,8 @@ def test_wide_tables_scroll_in_their_own_box_on_a_phone(opened: Any) -> None:
     assert box.evaluate("box => box.scrollLeft") == 200
     name = opened.locator("#leaderboard tbody th").first.bounding_box()
     assert name["x"] >= 0  # stays in sight
+    image = box.evaluate("box => getComputedStyle(box).backgroundImage")
+    assert image.count("linear-gradient") == 4, "a shadow at each end, and what hides it where the table ends"
 
 
 def test_leaderboard_fits_a_desktop(opened: Any) -> None:
@@ -218,7 +221,7 @@ def test_page_without_scripts_shows_everything(browser: Any, address: str) -> No
     page = context.new_page()
     page.goto(address)
     assert BEST in page.locator(".verdict").text_content()
-    assert page.locator("figure > svg:visible").count() == 20
+    assert page.locator("figure > svg:visible").count() == 19
     assert page.locator("#leaderboard tbody tr:visible").count() == 10
     assert page.locator("button").count() == 0
     page.locator("label[for=k-5]").click()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from compare.shop_plan import MODELS, write_plan, write_shop
+from compare.shop_plan import MODELS, numbers, write_plan, write_shop
 from conftest import make_sessions
 from torch import Tensor
 
@@ -18,9 +18,12 @@ from gru4rec.baselines.kinds import baseline_settings, fit_baseline
 from gru4rec.baselines.pop import PopularityScorer
 from gru4rec.cli import main as door
 from gru4rec.compare.checks import check_logs, check_model, unseen_targets
+from gru4rec.compare.fitting import Machine
 from gru4rec.compare.job import Outcome, compare
 from gru4rec.compare.logs import cut
-from gru4rec.compare.plan import EvaluationPlan, read_plan
+from gru4rec.compare.output import table_lines
+from gru4rec.compare.plan import read_plan
+from gru4rec.compare.plan_file import EvaluationPlan
 from gru4rec.data.session_map import load_sessions
 from gru4rec.data.sessions import Sessions
 from gru4rec.evaluate.evaluator import evaluate
@@ -28,6 +31,8 @@ from gru4rec.evaluate.metrics import event_values
 from gru4rec.evaluate.ranks import RankCounts
 
 TUNED = "trials = 3\nmetric = 'recall@20 + mrr@20'"
+LETTER = "\U00010330"
+"""Of four bytes."""
 PLAN = EvaluationPlan.model_validate({})
 
 
@@ -41,21 +46,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def outcome(shop: Path) -> Outcome:
     return compare(read_plan(write_plan(shop, tuning=TUNED)), shop / "out")
-
-
-def numbers(results: dict[str, Any]) -> dict[str, Any]:
-    """All that the same seed must give again: times and the moment aside."""
-    text = json.dumps(results)
-    found = json.loads(text)
-    found.pop("made")
-    for model in found["models"]:
-        model.pop("cost")
-        for curve in model["curves"].values():
-            for epoch in curve:
-                epoch.pop("seconds")
-        for trial in (model["tuning"] or {"trials": []})["trials"]:
-            trial.pop("seconds")
-    return found
 
 
 def by_name(results: dict[str, Any]) -> dict[str, Any]:
@@ -193,6 +183,40 @@ def test_events_of_two_models_are_never_one_file(
     assert door.main(["compare", str(plan), "-o", str(tmp_path / "o"), "-d", "cpu", "--events"]) == 2
     assert "events of 'A b' and 'a/B' would be one file, a_B.parquet" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+def test_events_of_long_names_have_a_file(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sixty letters of four bytes; a file's name holds 255 bytes, and 200 of them are 50 letters."""
+    plan = write_plan(shop, f'[[models]]\nkind = "pop"\nname = "{LETTER * 60}"\n')
+    arguments = ["compare", str(plan), "-o", str(tmp_path / "o"), "-d", "cpu", "--events", "--no-report"]
+    assert door.main(arguments) == 0
+    assert [path.name for path in (tmp_path / "o" / "events").iterdir()] == [LETTER * 50 + ".parquet"]
+    twins = "".join(f'[[models]]\nkind = "pop"\nname = "{LETTER * 55}{end}"\n' for end in "ab")
+    write_plan(shop, twins)
+    capsys.readouterr()
+    assert door.main(arguments) == 2
+    assert "would be one file" in capsys.readouterr().err
+
+
+def test_work_of_other_threads_keeps_their_number(shop: Path, tmp_path: Path) -> None:
+    plan = read_plan(write_plan(shop, '[[models]]\nkind = "pop"\n'))
+    for threads in (2, 1):
+        results = compare(plan, tmp_path, machine=Machine(threads=threads)).results
+    assert results["machine"]["threads"] == 1
+    cost = results["models"][0]["cost"]
+    assert (cost["train_threads"], cost["evaluate_threads"]) == (2, 2)
+
+
+def test_saved_model_has_no_training_time(shop: Path, tmp_path: Path) -> None:
+    train, settings = load_sessions(shop / "train.tsv"), baseline_settings("pop", {})
+    fitted = Fitted("pop", fit_baseline("pop", train, settings), train.items, train.support(), settings)
+    save(fitted, tmp_path / "it.gru4rec")
+    plan = write_plan(shop, f'[[models]]\nkind = "saved"\npath = "{tmp_path}/it.gru4rec"\n')
+    results = compare(read_plan(plan), tmp_path).results
+    cost = results["models"][0]["cost"]
+    assert cost["train_s"] is None
+    assert cost["load_s"] > 0
+    assert [" - " in line for line in table_lines(results)] == [False, True]
 
 
 def test_saved_model_that_was_fitted_to_the_test_log_is_flagged(shop: Path, tmp_path: Path) -> None:

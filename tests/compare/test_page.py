@@ -15,7 +15,9 @@ import pytest
 from compare.made_up_results import BEST, FAILED, ITEM, LONG_ITEM, NAMES, ROLES, made_up
 
 from gru4rec.compare.figures import DARK, LIGHT, Shown
-from gru4rec.compare.page import check_page, page_of, standings, verdict, write_page
+from gru4rec.compare.output import table_lines
+from gru4rec.compare.page import check_page, page_of, write_page
+from gru4rec.compare.verdict import standings, verdict
 from gru4rec.errors import ConfigError, DataError
 
 
@@ -150,8 +152,8 @@ def test_leaderboard_has_every_metric_interval_difference_and_deviation(parsed: 
 
 
 def test_each_figure_has_an_svg_of_its_own_ids_in_the_pages_ink(page: str, parsed: Parsed) -> None:
-    # 4 metrics, 2 of cost, 5 kinds of slices x 2, 2 models trained by epochs (places 2 and 5), 2 tuned
-    assert parsed.tags.count("figure") == 4 + 2 + 10 + 2 + 2
+    # 3 metrics, as MAP is MRR here, 2 of cost, 5 kinds of slices x 2, 2 trained by epochs (places 2 and 5), 2 tuned
+    assert parsed.tags.count("figure") == 3 + 2 + 10 + 2 + 2
     assert len(parsed.ids) == len(set(parsed.ids))
     for svg in re.findall(r"<figure>.*?</figure>", page, flags=re.DOTALL):
         assert "currentColor" in svg
@@ -239,6 +241,112 @@ def test_pairs_settings_and_what_it_takes_to_repeat_are_there(parsed: Parsed) ->
         assert text in parsed.sections["repeat"]
     assert len(ROLES) == 4
     assert "2" * 64 not in parsed.sections["repeat"]  # the parts used for tuning are no files
+
+
+def test_digests_are_of_sessions_and_parts_of_one_log_are_told_apart() -> None:
+    results = small()
+    for log in results["data"]:
+        log |= {"path": "/a/very/long/way/to/train.tsv", "digest": log["role"]}
+    parsed = Parsed(page_of(results))
+    for place, title in enumerate(("train.tsv", "train.tsv", "train.tsv (first part)", "train.tsv (last part)")):
+        said = parsed.sections["repeat"].partition(f"Digest of the sessions in {title}{results['data'][place]['role']}")
+        assert said[1], title
+    assert "sha256" not in parsed.sections["repeat"]
+    assert "train.tsv (last part)/a/very/long/way/to/train.tsv" in parsed.sections["protocol"]
+
+
+def test_cost_of_loaded_models_of_nothing_and_of_other_threads_is_called_so() -> None:
+    results = small()
+    costs = [model["cost"] for model in results["models"]]
+    costs[0] |= {"train_s": None, "load_s": 0.25, "model_bytes": 0}
+    costs[1] |= {"train_threads": 2}
+    costs[2] |= {"evaluate_threads": 8}
+    page = page_of(results)
+    said = Parsed(page).sections["cost"]
+    assert "\u2013loading 0.25 s" in said
+    assert "6.3 swith 2 threads" in said  # 2.1 x 3
+    assert "5.3 swith 8 threads" in said  # 3.3 + 2
+    assert said.count("threads") == 3, "the third is in what is said of all"
+    assert "0 B" not in said
+    assert page.count("Quality and training time") == 2, (
+        "title and label of the figure that the two trained ones are in"
+    )
+    for cost in costs:
+        cost |= {"train_s": None, "load_s": 0.25, "added_bytes": None}
+    page = page_of(results)
+    assert "Quality and training time" not in page
+    assert "Memory it added" not in page
+
+
+def test_memory_cannot_be_sorted_by(page: str) -> None:
+    assert '<th scope="col">Memory it added</th>' in page
+
+
+def test_map_is_shown_where_it_says_something_of_its_own() -> None:
+    why = "MAP is not shown: with one target after each event it equals MRR."
+    next_item, remaining, primary = small(), small(targets="remaining"), small()
+    primary["protocol"]["primary"] = ["map", 20]
+    primary["pairs"] = []
+    for results, is_shown in ((next_item, False), (remaining, True), (primary, True)):
+        page = page_of(results)
+        assert ("MAP@5" in page) == is_shown
+        assert ("MAP by list length" in page) == is_shown
+        assert (why in page) != is_shown
+
+
+def test_single_epoch_and_single_trial_stand_at_whole_numbers() -> None:
+    results = small()
+    results["models"][2] |= {
+        "curves": {"1": [{"epoch": 1, "loss": 3.0, "seconds": 1.0}]},
+        "tuning": {"trials": [made_up()["models"][2]["tuning"]["trials"][0]], "best": 0},
+    }
+    page = page_of(results)
+    for title in ("Training loss", "Trials"):
+        svg = page[page.index(f'aria-label="{title}"') :].partition("</svg>")[0]
+        ticks = re.findall(r'<g id="[^"]*-xtick_\d+">.*?<text[^>]*>([^<]*)</text>', svg, flags=re.DOTALL)
+        assert ticks == ["0", "1", "2"], title
+    assert "1 <b>taken</b>" in page
+    assert "up to 12 trials a model, as some spaces hold fewer" in page
+
+
+def test_events_of_each_slice_stand_below_it() -> None:
+    results = small()
+    for model in results["models"]:
+        parts = [
+            {
+                "slice": name,
+                "n_events": n,
+                "recall": {"value": 0.5, "low": 0.4, "high": 0.6},
+                "mrr": {"value": 0.3, "low": 0.2, "high": 0.4},
+            }
+            for name, n in (("head (9 items)", 3210), ("tail", 7))
+        ]
+        model["slices"] = {"item support": parts}
+    svg = page_of(results).partition('aria-label="Recall@20 by item support"')[2].partition("</svg>")[0]
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert {"head", "(9 items)", "3,210", "tail", "7", "item support; below it, events"} <= set(texts)
+
+
+def test_ranks_of_examples_are_written_as_ranks() -> None:
+    results = small()
+    (example,) = results["examples"]
+    names = list(example["ranks"])
+    example["ranks"] = dict(zip(names, (14.0, 2.5, 1234.0), strict=True))
+    said = Parsed(page_of(results)).sections["examples"]
+    for text in ("rank 14", "rank 2.5", "rank 1,234"):
+        assert f"target {'at '}{text}" in said
+    assert "14.0" not in said
+
+
+def test_star_of_the_terminal_and_verdict_of_the_page_agree_at_the_level_itself() -> None:
+    """1 - 0.95 is a little more than 0.05, which is not below 0.05."""
+    results = small(lead_is_sure=False)
+    (pair,) = [pair for pair in results["pairs"] if pair["metric"] == "recall" and pair["b"] == "V-SkNN"]
+    for p, is_apart in ((0.05, False), (0.0499, True)):
+        pair["p_adjusted"] = p
+        (line,) = [line for line in table_lines(results) if line.startswith("V-SkNN")]
+        assert ("*" in line) == is_apart
+        assert ("is significant" in verdict(results)) == is_apart
 
 
 def test_sampled_metrics_are_called_so_loudly(page: str) -> None:
@@ -352,8 +460,8 @@ def test_colours_stand_out_from_the_page_and_from_each_other(colours: tuple[str,
 
 
 def test_results_of_another_format_are_refused() -> None:
-    with pytest.raises(DataError, match="cannot show results of format 'gru4rec-comparison', version 2: this version"):
-        page_of(made_up() | {"format_version": 2})
+    with pytest.raises(DataError, match="cannot show results of format 'gru4rec-comparison', version 3: this version"):
+        page_of(made_up() | {"format_version": 3})
     with pytest.raises(DataError, match="cannot show results of format None"):
         page_of({})
 

@@ -10,6 +10,11 @@ from compare.shop_plan import MODELS, write_plan
 from gru4rec.compare.plan import read_plan
 from gru4rec.errors import ConfigError
 
+GRU = '[[models]]\nkind = "gru4rec"\nname = "G"\n'
+VSKNN = '[[models]]\nkind = "vsknn"\n'
+BLEND = '[[models]]\nkind = "hybrid"\nmodel = "G"\nneighbours = "B"\n'
+DIMENSION = '{ name = "k", dtype = "int", values = [5, 9] }'
+PARTS = 'train_tr = "a.tsv"\ntrain_valid = "b.tsv"'
 POP = '[[models]]\nkind = "pop"\n'
 
 
@@ -46,7 +51,7 @@ def test_paths_hold_variables_and_folders_of_prepare(tmp_path: Path, monkeypatch
 WRONG = [
     ("", {"models": ""}, "models is missing"),
     ("", {"models": POP.replace("pop", "popp")}, r"unknown kind 'popp'.*did you mean 'pop'\?"),
-    ("", {"models": POP + "speed = 3\n"}, "nothing reads models.1.speed"),
+    ("", {"models": POP + "speed = 3\n"}, "nothing reads speed of model 'pop'"),
     ("", {"models": POP + POP}, "two models are called 'popularity'"),
     ("", {"models": POP + "seeds = [1]\n"}, "seeds has no effect on a pop"),
     ("", {"models": POP + "settings = { k = 3 }\n"}, "unknown setting 'k'"),
@@ -67,6 +72,44 @@ WRONG = [
     ("", {"models": '[[models]]\nkind = "saved"\n'}, "path is missing"),
     ("", {"evaluation": 'primary = "recall@7"'}, "primary = 'recall@7' is not measured"),
     ("", {"evaluation": "candidates = 100\ntargets = 'remaining'"}, "candidates are sampled for the next item only"),
+    ("", {"evaluation": "candidates = 19"}, "candidates = 19 are too few for lists of 20"),
+    ("", {"evaluation": 'primary = "recall@²"'}, "primary = 'recall@²' is not measured"),
+    ("", {"models": POP + "name = 3\n"}, "name of model 3 = 3 does not fit"),
+    ("", {"models": POP + 'name = "A"\nspeed = 3\n'}, "nothing reads speed of model 'A'"),
+    ("", {"models": "[[models]]\nname = 'A'\n"}, "kind of model 'A' is missing"),
+    ("", {"models": GRU + VSKNN + BLEND.replace("B", "vsknn")}, r"made of 'vsknn', .* Call it 'V-SkNN'"),
+    ("", {"models": VSKNN + f"space = [{DIMENSION}]\n"}, "model 'V-SkNN': space has no effect without tuning.trials"),
+    (
+        "",
+        {"models": VSKNN + f"tune = false\nspace = [{DIMENSION}]\n", "tuning": "trials = 2"},
+        "model 'V-SkNN': space has no effect beside tune = false",
+    ),
+    (
+        "",
+        {"models": POP + BLEND + f"space = [{DIMENSION}]\n", "tuning": "trials = 2"},
+        "model 'hybrid': space has no effect on a hybrid",
+    ),
+    (
+        "",
+        {"models": '[[models]]\nkind = "saved"\npath = "x"\nspace = "y.json"\n', "tuning": "trials = 2"},
+        "model 'saved': space has no effect on a saved",
+    ),
+    (
+        "",
+        {
+            "models": '[[models]]\nkind = "gru4rec"\nspace = [{ name = "seed", dtype = "int", values = [1, 9] }]\n',
+            "tuning": "trials = 2",
+        },
+        "model 'gru4rec': seed in space has no effect, as seeds decide it",
+    ),
+    ("", {"tuning": "metric = 'recall@20'"}, "tuning.metric has no effect without tuning.trials"),
+    ("", {"data": "valid_share = 0.2"}, "data.valid_share has no effect, as no model is tuned or blended"),
+    ("", {"data": PARTS}, "data.train_tr has no effect, as no model is tuned or blended"),
+    (
+        "",
+        {"data": f"{PARTS}\nvalid_share = 0.2", "models": VSKNN, "tuning": "trials = 2"},
+        "data.valid_share has no effect, as there are train_tr and train_valid",
+    ),
     ("", {"evaluation": "tees = 'standard'"}, r"nothing reads evaluation.tees.*did you mean 'ties'\?"),
     ("", {"evaluation": "level = 2"}, "evaluation.level = 2"),
     ("", {"tuning": "metric = 'speed@20'"}, "tuning.metric = 'speed@20' is not measured"),

@@ -142,6 +142,11 @@ def a_model_of_another_set(out: Path) -> None:
     (out / "model.json").write_text('{"dataset": "coveo"}')
 
 
+def a_model_whose_record_is_silent(out: Path) -> None:
+    (out / "model.gru4rec").write_text("weeks of training")
+    (out / "model.json").write_text('{"dataset": "diginetica"}')
+
+
 def a_model_trained_longer(out: Path) -> None:
     (out / "model.gru4rec").write_text("weeks of training")
     (out / "model.json").write_text('{"dataset": "diginetica", "settings": {"n_epochs": 12}}')
@@ -162,6 +167,10 @@ FOLDERS = [
     (logs_of_no_recipe, "prepared holds another log, and not diginetica. Give -o another folder"),
     (a_model_of_someone, "model.gru4rec has no model.json to say what it is. Give -o another folder"),
     (a_model_of_another_set, "model.gru4rec is a model of coveo. Give -o another folder"),
+    (
+        a_model_whose_record_is_silent,
+        "model.json does not say for how many epochs model.gru4rec was trained. Give -o another folder",
+    ),
     (a_model_trained_longer, "was trained for 12 epochs, and --n_epochs 10 would replace it. Give -o another folder"),
     (a_folder_for_the_model, "model.gru4rec: it is a folder"),
     (a_folder_for_the_report, "reproduce.json: it is a folder"),
