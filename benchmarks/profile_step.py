@@ -178,8 +178,9 @@ class TimedBatches:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._batches, name)
 
-    def __iter__(self) -> Iterator[Batch]:
-        batches = iter(self._batches)
+    def from_step(self, first_step: int) -> Iterator[Batch]:
+        """See :meth:`SessionDataIterator.from_step`."""
+        batches = self._batches.from_step(first_step)
         following = self._watch.wrap(lambda: next(batches, None), "batch making")
         while (batch := following()) is not None:
             yield batch
