@@ -270,7 +270,7 @@ LOG_ROWS = [
     train("no-parquet-column", lambda lab: pq.write_table(pa.table({"SessionId": [1], "Time": [1]}),
           lab.folder / "wrong.parquet") or lab.folder / "wrong.parquet", "no column 'ItemId'", "wrong.parquet",
           "--item_key"),
-    train("same-column-twice", lambda lab: lab.log, "three columns", "ItemId, ItemId, Time", "-sk, -ik, -tk",
+    train("same-column-twice", lambda lab: lab.log, "three columns", "ItemId, ItemId, Time", "--session_key, --item_key",
           flags=["-sk", "ItemId"]),
     train("column-name-twice", lambda lab: lab.file("wrong.tsv", "SessionId\tItemId\tTime\tItemId\n1\t2\t3\t4\n"),
           "'ItemId' stands 2 times", "wrong.tsv", "Keep one"),

@@ -52,7 +52,7 @@ def assert_same_run(folder: Path, undisturbed: Path) -> None:
 def test_run_killed_at_random_goes_on_to_the_same_bits(tmp_path: Path, name: str, engine: str) -> None:
     settings = {**COMMON, **RUNS[name]}
     train_in(tmp_path / "undisturbed", settings, engine, 0)
-    n_kills = 12
+    n_kills = 12 if engine == "fast" else 5  # the plain step takes its time
     task = {"folder": str(tmp_path / "killed"), "settings": settings, "engine": engine, "patience": 0,
             "seed": 3, "n_kills": n_kills}  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"}
