@@ -61,6 +61,13 @@ def check_run_options(args: argparse.Namespace) -> None:
     if args.log_every is not None and args.log_every < 0:
         raise ConfigError(f"--log-every {args.log_every} is negative. Give a number of steps, or 0")
     _seconds_and_steps(args.checkpoint_every)
+    for path in (getattr(args, "output", None), getattr(args, "save_model", None)):
+        if (
+            path is not None
+            and args.run_dir is not None
+            and Path(args.run_dir).resolve() in Path(path).resolve().parents
+        ):
+            raise ConfigError(f"{path} is in the run folder, which has its own files. Save the model elsewhere")
     for test in args.test:
         if args.validate is not None and same_file(args.validate, test):
             raise ConfigError(
@@ -84,6 +91,7 @@ def train_in_folder(
     Raises:
         StoppedError: A signal came.
     """
+    from gru4rec.errors import StoppedError
     from gru4rec.runs.page import write_report
     from gru4rec.runs.recorder import RunRecorder
     from gru4rec.runs.signals import StopSignals
@@ -113,6 +121,8 @@ def train_in_folder(
         folder.set_status("finished")
     write_report(folder, tell)
     say(args, f"saved {folder.model}")
+    if stop.received:
+        raise StoppedError(f"the run had come to its end; nothing more is done. {folder.model} is there", stop.received)
 
 
 def _save(gru: GRU4Rec, folder: RunFolder) -> None:
@@ -173,7 +183,7 @@ def _closed_with_status(folder: RunFolder) -> Iterator[None]:
         yield
     except BaseException as error:
         status: RunStatus = "failed"
-        if isinstance(error, StoppedError | KeyboardInterrupt):
+        if isinstance(error, StoppedError | KeyboardInterrupt | SystemExit):
             status = "interrupted"
         elif isinstance(error, DivergedError):
             status = "diverged"

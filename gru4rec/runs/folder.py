@@ -28,8 +28,8 @@ RunStatus = Literal["running", "finished", "interrupted", "failed", "diverged"]
 FORMAT_VERSION = 1
 
 _ADVICE = "Free some room, or name another folder in --run-dir"
-_FREE = {"n_epochs"}
-"""Settings that may change when a run goes on."""
+_FREE = {"n_epochs", "patience", "log_every", "source", "command"}
+"""What may change when a run goes on: it decides no number, or only how many epochs there are."""
 
 
 class RunFolder:
@@ -51,7 +51,10 @@ class RunFolder:
 
     def __init__(self, path: str | Path, config: Mapping[str, Any], *, resume: bool) -> None:
         self.path = Path(path)
-        before = self._config_before(resume=resume)
+        try:
+            before = self._config_before(resume=resume)
+        except OSError as error:
+            raise DataError(f"cannot look into {self.path}: {error.strerror}. {_ADVICE}") from None
         if before is not None:
             self._check_same(before, config)
         try:
@@ -68,7 +71,7 @@ class RunFolder:
             "versions": versions(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "started": _now() if before is None else before["started"],
+            "started": _now() if before is None else before.get("started", _now()),
         }
         self.set_status("running")
 
@@ -131,7 +134,7 @@ class RunFolder:
     def _check_same(self, before: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         for name, asked in _flat(json.loads(json.dumps(config))).items():
             was = _flat(before).get(name)
-            if was != asked and name.split(".")[-1] not in (*_FREE, "command"):
+            if was != asked and name.split(".")[-1] not in _FREE:
                 raise ConfigError(
                     f"the run in {self.path} has {name}={was!r}, and {asked!r} is asked for: it would not go on as the "
                     "same run. Give the settings of before, or another folder"

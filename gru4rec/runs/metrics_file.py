@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,18 @@ class MetricsFile:
         self.n_bytes = path.stat().st_size if path.exists() else 0
 
     def go_on(self, n_bytes: int, waiting: str) -> None:
-        """Keep the first bytes only, and lines that waited then: what came later will come again."""
-        if self.n_bytes > n_bytes:
+        """Keep the first bytes only, and lines that waited then: what came later will come again.
+
+        Of a file that is shorter, its whole lines are kept.
+        """
+        kept = min(n_bytes, self.n_bytes)
+        if self.n_bytes < n_bytes:
+            self._warn(f"{self._path} is shorter than it was at the checkpoint: lines are missing")
+            kept = self._path.read_bytes().rfind(b"\n") + 1 if self._path.exists() else 0
+        if self.n_bytes > kept:
             with open(self._path, "r+b") as file:
-                file.truncate(n_bytes)
-            self.n_bytes = n_bytes
-        self.waiting = waiting
+                file.truncate(kept)
+        self.n_bytes, self.waiting = kept, waiting
 
     def add(self, line: dict[str, Any]) -> None:
         """Append a line."""
@@ -41,6 +48,8 @@ class MetricsFile:
             with open(self._path, "ab") as file:
                 file.truncate(self.n_bytes)  # what an attempt without room left there
                 file.write(self.waiting.encode("ascii"))
+                file.flush()
+                os.fsync(file.fileno())  # a checkpoint counts on it
         except OSError as error:
             if not had_to_wait:
                 self._warn(f"cannot write {self._path}: {error.strerror}. Training goes on; free some room")

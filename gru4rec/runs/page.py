@@ -40,7 +40,9 @@ def _page(folder: RunFolder, lines: Sequence[Line]) -> str:
     source = files("gru4rec.runs").joinpath("report.html.jinja").read_text(encoding="utf-8")
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
     epochs = [line for line in lines if line["kind"] == "epoch"]
-    return template.render(config=folder.config, epochs=epochs, figures=_figures(lines, epochs), name=folder.path.name)
+    return template.render(config=folder.config, epochs=epochs, figures=_figures(lines, epochs), name=folder.path.name,
+        metrics=list((epochs[0]["validation"] or {}) if epochs else {}),
+    )  # fmt: skip
 
 
 def _figures(lines: Sequence[Line], epochs: Sequence[Line]) -> list[DrawnFigure]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from gru4rec.api import GRU4Rec
-from gru4rec.errors import DataError, ModelFileError, StoppedError
+from gru4rec.errors import ConfigError, DataError, ModelFileError, StoppedError
 from gru4rec.model.scorer import GRUScorer, check_finite
 from gru4rec.runs.curves import Curves
 from gru4rec.runs.folder import RunFolder
@@ -95,6 +95,7 @@ class RunRecorder:
         self._was_held_back = False
         self._since = _Since()
         self._epoch, self._step, self._seconds_before = 1, 0, 0.0
+        self._checkpoint_step = 0
         self._next_checkpoint = time.monotonic() + pace.checkpoint_seconds
         self._training: Training
 
@@ -110,6 +111,8 @@ class RunRecorder:
             unfinished.unlink()
         if not self.folder.checkpoint.exists():
             self._metrics.go_on(0, "")
+            if self._curves is not None:
+                self._curves.go_on(0)
             return Position()
         checkpoint = load_checkpoint(self.folder.checkpoint)
         checkpoint.restore(training)
@@ -119,10 +122,11 @@ class RunRecorder:
         self.best_path = Path(more["best_path"] or self.folder.best)
         self._epoch, self._step = position.epoch, position.step
         self._seconds_before = more["seconds_before"]
+        self._checkpoint_step = self._n_steps_before + position.step
+        self._check_going_on()
         if self._curves is not None:
-            self._curves.go_on(self._n_steps_before + position.step)
-        if more["is_over"]:
-            self._tell("the run in the folder had ended: early stopping, nothing is trained")
+            self._curves.go_on(self._checkpoint_step)
+        if position.step == 0 and self._has_no_hope(position.epoch - 1):
             return Position(self._gru.settings.n_epochs + 1)
         self._tell(f"going on at epoch {position.epoch}, step {position.step}")
         return position
@@ -132,9 +136,8 @@ class RunRecorder:
         is_last = step == self._training.batches.n_steps
         if self._passes(self._pace.log_steps, step) and not is_last:
             self._add_line("steps", position())
-        is_due = self._passes(self._pace.checkpoint_steps, step)
         self._step = step
-        if is_due or self._stop.received or time.monotonic() >= self._next_checkpoint:
+        if self._is_due():
             hidden = self._training.step.state()
             if hidden is not None:
                 self._keep(position(), hidden)
@@ -154,9 +157,31 @@ class RunRecorder:
         self._epoch, self._step, self._samples = report.epoch + 1, 0, []
         is_over = self._has_no_hope(report.epoch)
         ends = is_over or report.epoch == self._gru.settings.n_epochs
-        if ends or self._stop.received or time.monotonic() >= self._next_checkpoint:
-            self._keep(Position(self._epoch), [], is_over=is_over, ends=ends)
+        if ends or self._is_due():
+            self._keep(Position(self._epoch), [], ends=ends)
         return not is_over
+
+    def _is_due(self) -> bool:
+        """Tell whether a checkpoint is due; it stays so until one could be taken."""
+        n_steps = self._n_steps_before + self._step - self._checkpoint_step
+        by_steps = 0 < self._pace.checkpoint_steps <= n_steps
+        return by_steps or bool(self._stop.received) or time.monotonic() >= self._next_checkpoint
+
+    def _check_going_on(self) -> None:
+        """Make sure, before anything is trained, that the run can end as it is asked to.
+
+        Raises:
+            ConfigError: More epochs are done than are asked for.
+            ModelFileError: The best epoch's model is gone.
+        """
+        n_done, n_epochs = self._epoch - 1, self._gru.settings.n_epochs
+        if n_done > n_epochs:
+            raise ConfigError(
+                f"the run in {self.folder.path} has {n_done} epochs behind it, and n_epochs={n_epochs} is asked for. "
+                "Ask for as many or more"
+            )
+        if self.best.epoch and not self.best_path.exists():
+            raise ModelFileError(f"{self.best_path}, the model of the best epoch, is gone. Put it back, or train anew")
 
     def _passes(self, every: int, step: int) -> bool:
         """Tell whether a multiple of ``every`` came since the last call: a GPU takes many steps at once."""
@@ -180,26 +205,23 @@ class RunRecorder:
         patience = 0 if self._validation is None else self._validation.patience
         if not patience or epoch - self.best.epoch < patience:
             return False
-        self._tell(f"nothing better on the validation log in {patience} epochs: training ends")
+        self._tell(f"nothing better on the validation log in {patience} epochs: training ends with epoch {epoch}")
         return True
 
     def _note_best(self, epoch: int, value: float) -> None:
         best = self.best.after(epoch, value)
         if best is self.best:
             return
-        self.best = best
         for path in (self.folder.best, Path(tempfile.gettempdir()) / f"{self.folder.path.name}-best.gru4rec"):
             try:
                 self._gru.savemodel(path)
             except ModelFileError as error:
                 self._tell(f"warning: {error}")
                 continue
-            self.best_path = path
+            self.best, self.best_path = best, path
             return
 
-    def _keep(
-        self, position: Position, hidden: list[torch.Tensor], *, is_over: bool = False, ends: bool = False
-    ) -> None:
+    def _keep(self, position: Position, hidden: list[torch.Tensor], *, ends: bool = False) -> None:
         """Write a checkpoint, elsewhere if it must be the last one and there is no room; stop if told to."""
         check_finite(self._training.model)
         more = {
@@ -209,7 +231,6 @@ class RunRecorder:
             "best": asdict(self.best),
             "best_path": None if self.best_path == self.folder.best else str(self.best_path),
             "seconds_before": self._seconds_before,
-            "is_over": is_over,
         }
         checkpoint = checkpoint_of(self._training, position, hidden, more)
         paths = [self.folder.checkpoint]
@@ -224,6 +245,7 @@ class RunRecorder:
             except DataError as error:
                 self._tell(f"warning: {error}")
         self._next_checkpoint = time.monotonic() + self._pace.checkpoint_seconds
+        self._checkpoint_step = self._n_steps_before + self._step
         if self._stop.received and not ends:
             where = f"epoch {position.epoch}, step {position.step}"
             if kept == self.folder.checkpoint:

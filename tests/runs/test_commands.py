@@ -194,6 +194,7 @@ def test_report_and_tensorboard_events_are_written(tmp_path: Path, logs: dict[st
         (["--run-dir", "run", "--validate", "test", "-t", "test"], "is a test log too: its figures would say nothing"),
         (["--run-dir", "run", "--model", "pop"], "--run-dir has no effect on a pop"),
         (["--run-dir", "log.txt/run"], "cannot write to"),
+        (["--run-dir", "run", "-o", "run/config.json"], "run/config.json is in the run folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

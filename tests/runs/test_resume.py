@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +112,101 @@ def test_patience_ends_a_run_which_stays_ended(tmp_path: Path) -> None:
     assert GRU4Rec.loadmodel(tmp_path / "run" / "checkpoints" / "best.gru4rec").n_epochs_done == best + 1
     again = recorded(tmp_path / "run", settings, validation=validation, tell=told.append)
     assert weights_of(again) == weights_of(gru)
-    assert any("early stopping" in message for message in told)
+    ending = [message for message in told if "training ends with epoch" in message]
+    assert len(ending) == 2
+    assert ending[0] == ending[1]
     assert len([line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "epoch"]) == len(
         lines
     )
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Validation]:
+    """A validation that measures, and then says what it is told to."""
+
+    def with_values(*values: float) -> Validation:
+        told, measure = iter(values), Validation.measure
+        monkeypatch.setattr(
+            Validation, "measure", lambda self, scorer: {**measure(self, scorer), "recall@20": next(told)}
+        )
+        return Validation(sessions_of(2, 60))
+
+    return with_values
+
+
+def test_best_epoch_before_an_interruption_stays_the_best(tmp_path: Path, scripted: Callable[..., Validation]) -> None:
+    settings = {**COMMON, **RUNS["cross-entropy"]}
+    validation = scripted(0.3, 0.1, 0.2)
+    for n_epochs in (1, 3):
+        recorded(tmp_path, {**settings, "n_epochs": n_epochs}, validation=validation)
+    best = tmp_path / "checkpoints" / "best.gru4rec"
+    assert GRU4Rec.loadmodel(best).n_epochs_done == 1
+    best.unlink()
+    with pytest.raises(ModelFileError, match=r"best.gru4rec, the model of the best epoch, is gone"):
+        recorded(tmp_path, {**settings, "n_epochs": 5}, validation=validation)
+
+
+def test_epoch_whose_model_could_not_be_saved_is_not_the_best(
+    tmp_path: Path, scripted: Callable[..., Validation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = GRU4Rec.savemodel
+
+    def fails_at_last(self: GRU4Rec, path: str | Path) -> None:
+        if self.n_epochs_done == 3:
+            raise ModelFileError(f"no room for {path}")
+        save(self, path)
+
+    monkeypatch.setattr(GRU4Rec, "savemodel", fails_at_last)
+    told: list[str] = []
+    gru = GRU4Rec(device="cpu", **COMMON, **RUNS["cross-entropy"])
+    run = RunFolder(tmp_path, {}, resume=False)
+    recorder = RunRecorder(run, gru, pace=Pace(), validation=scripted(0.1, 0.2, 0.3), tell=told.append)
+    gru.fit(sessions_of(1, 400), recorder=recorder, threads=1, on_epoch=lambda report: None)
+    run.close()
+    assert recorder.best.epoch == 2
+    assert GRU4Rec.loadmodel(recorder.best_path).n_epochs_done == 2
+    assert sum("no room for" in message for message in told) == 2
+
+
+@pytest.mark.parametrize("share", [1, 7])
+def test_checkpoint_that_falls_due_is_not_dropped(tmp_path: Path, share: int) -> None:
+    """Each epoch has about 170 steps: due are more steps than an epoch has, and steps where gradients wait."""
+    taken: list[tuple[int, int]] = []
+
+    class Listening(RunRecorder):
+        def _keep(self, position: Any, hidden: Any, *, ends: bool = False) -> None:
+            super()._keep(position, hidden, ends=ends)
+            taken.append((position.epoch, position.step))
+
+    settings = {**COMMON, **RUNS["cross-entropy"], "grad_accumulation": share}
+    gru = GRU4Rec(device="cpu", **settings)
+    run = RunFolder(tmp_path, {}, resume=False)
+    recorder = Listening(run, gru, pace=Pace(checkpoint_steps=200))
+    gru.fit(sessions_of(1, 400), recorder=recorder, threads=1, on_epoch=lambda report: None)
+    run.close()
+    assert 140 < read_metrics(tmp_path / "metrics.jsonl")[0]["step"] < 200
+    assert [epoch for epoch, _ in taken[:-1]] == [2, 3]
+    assert all(step % share == 0 for _, step in taken[:-1])
+
+
+def test_metrics_that_were_lost_do_not_spoil_those_that_follow(tmp_path: Path) -> None:
+    settings = {**COMMON, **RUNS["cross-entropy"]}
+    recorded(tmp_path, {**settings, "n_epochs": 2})
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_bytes(metrics.read_bytes()[:1500])
+    n_whole, told = len(read_metrics(metrics)), []
+    recorded(tmp_path, {**settings, "n_epochs": 3}, tell=told.append)
+    lines = read_metrics(metrics)
+    assert lines[n_whole - 1]["epoch"] == 1
+    assert {line["epoch"] for line in lines[n_whole:]} == {3}
+    assert any("shorter than it was at the checkpoint" in message for message in told)
+
+
+def test_fewer_epochs_than_are_done_are_refused(tmp_path: Path) -> None:
+    settings = {**COMMON, **RUNS["cross-entropy"]}
+    recorded(tmp_path, {**settings, "n_epochs": 2})
+    with pytest.raises(ConfigError, match=r"has 2 epochs behind it, and n_epochs=1 is asked for"):
+        recorded(tmp_path, {**settings, "n_epochs": 1})
 
 
 @pytest.mark.parametrize("contents", [b"", b"not a checkpoint", b"half"])
