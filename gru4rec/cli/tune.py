@@ -120,6 +120,9 @@ def _add_study_options(group: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry the command out."""
     _check_optuna()
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
     from gru4rec.tune.processes import prepare_workers
 
     prepare_workers()
@@ -128,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     from gru4rec.evaluate.evaluator import check_cutoffs
     from gru4rec.model.device import resolve_device
     from gru4rec.tune.job import check_study, mapped, open_study, own_folder
-    from gru4rec.tune.storage import address_of, quiet_optuna
+    from gru4rec.tune.storage import address_of, quiet_optuna, storage_failed
 
     quiet_optuna()
     folder = Path(args.run_dir or f"paropt_{Path(args.path).name.partition('.')[0]}")
@@ -151,10 +154,12 @@ def run(args: argparse.Namespace) -> int:
             try:
                 _run_trials(args, job, study, storage)
                 best = _best(args, job, study, content)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit):
                 content.write()
                 say(args, f"stopped; the trials are in {address}: go on with --resume")
                 raise
+            except (StorageInternalError, SQLAlchemyError) as error:
+                raise storage_failed(error, address) from None
             _finish(args, best, folder, train, valid, model_class, device, content)
             if not args.no_report:
                 from gru4rec.tune.page import write_page
@@ -193,8 +198,13 @@ def _check_folder(args: argparse.Namespace, folder: Path, address: Address) -> N
     """Refuse a folder with results of another study, before anything is read."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"the run folder {folder} is a file. Give another --run-dir")
-    names = (STUDY, BEST_PARAMETERS, BEST_MODEL, "study.db")
-    found = [name for name in names if (folder / name).exists()]
+    try:
+        there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    except OSError as error:
+        raise ConfigError(f"cannot look into {folder}: {error.strerror}. Give another --run-dir") from None
+    if "config.json" in there:
+        raise ConfigError(f"{folder} is the folder of a training run. Give another --run-dir")
+    found = [name for name in (STUDY, BEST_PARAMETERS, BEST_MODEL, REPORT) if name in there]
     if found and not args.resume:
         raise ConfigError(
             f"{folder} holds a study already ({found[0]}). Go on with it: --resume; or give another --run-dir"
@@ -326,7 +336,10 @@ def _best(args: argparse.Namespace, job: Job, study: optuna.Study, content: _Kee
     from gru4rec.tune.job import results
 
     content.write()
-    best = results(study.get_trials(deepcopy=False))
+    trials = study.get_trials(deepcopy=False)
+    if args.timeout is not None and not any(trial.state.is_finished() for trial in trials):
+        raise ConfigError(f"no trial came to an end within --timeout {args.timeout}. Go on with --resume and more time")
+    best = results(trials)
     content.best = best[0].number
     if args.candidate_seeds > 1:
         content.candidates = choose(

@@ -27,7 +27,7 @@ from gru4rec.data.sessions import Sessions
 from gru4rec.errors import ConfigError, DataError
 from gru4rec.tune.claims import INTERRUPTED, REASON, WORKER, all_settled, counted, lose, release_lost
 from gru4rec.tune.processes import worker_context
-from gru4rec.tune.storage import Address, close_storage, identity, is_dead, open_storage, taking, try_lock
+from gru4rec.tune.storage import Address, close_storage, has_tables, identity, is_dead, open_storage, taking, try_lock
 from gru4rec.tune.study import Search, load_study, make_study, study_names
 from gru4rec.tune.worker import Job, work
 
@@ -103,8 +103,8 @@ def check_study(address: Address, name: str, *, resume: bool, heartbeat_s: int) 
         DataError: The storage cannot be reached.
     """
     names: list[str] = []
-    if address.path is None or address.path.exists():
-        storage = open_storage(address, heartbeat_s=heartbeat_s, create=True)
+    if has_tables(address):
+        storage = open_storage(address, heartbeat_s=heartbeat_s)
         names = study_names(storage, address)
         close_storage(storage)
     if resume and name not in names:

@@ -20,7 +20,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy import Connection, Engine, exc, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, exc, inspect, make_url, text
 
 from gru4rec.errors import ConfigError, DataError
 
@@ -79,6 +79,8 @@ def address_of(given: str) -> Address:
             return Address("postgresql", f"postgresql+psycopg://{rest}")
     elif given.startswith(_SQLITE) and given != _SQLITE:
         path = Path(given.removeprefix(_SQLITE)).absolute()
+        if "?" in str(path):
+            raise ConfigError(f"sqlite takes what follows a ? for options: {path}. Give a path without one")
         return Address("sqlite", f"{_SQLITE}{path}", path)
     elif given.startswith(_JOURNAL) and given != _JOURNAL:
         path = Path(given.removeprefix(_JOURNAL)).absolute()
@@ -116,8 +118,25 @@ def open_storage(address: Address, *, heartbeat_s: int, create: bool = False) ->
                 grace_period=_LOST_AFTER_BEATS * heartbeat_s,
                 skip_table_creation=not create,
             )
-    except (exc.SQLAlchemyError, StorageInternalError, RuntimeError, OSError, ValueError) as error:
+    except (exc.SQLAlchemyError, StorageInternalError, RuntimeError, OSError, ValueError, KeyError) as error:
         raise DataError(f"cannot open the storage {address}: {_first_line(error)}. {_advice(address)}") from None
+
+
+def has_tables(address: Address) -> bool:
+    """Tell whether a storage holds studies, without making anything in it.
+
+    Raises:
+        DataError: It cannot be reached.
+    """
+    if address.path is not None and (address.kind == "journal" or not address.path.exists()):
+        return address.path.exists()
+    engine = create_engine(address.url)
+    try:
+        return bool(inspect(engine).has_table("studies"))
+    except exc.SQLAlchemyError as error:
+        raise DataError(f"cannot open the storage {address}: {_first_line(error)}. {_advice(address)}") from None
+    finally:
+        engine.dispose()
 
 
 def close_storage(storage: BaseStorage) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import BaseStorage
+from optuna.trial import TrialState
 from sqlalchemy import exc
 
 from gru4rec.errors import ConfigError
@@ -115,13 +116,13 @@ def check_libraries(sampler: SamplerName) -> None:
 
 
 def study_names(storage: BaseStorage, address: Address) -> list[str]:
-    """Return the names of a storage's studies.
+    """Return the names of a storage's studies, those aside whose making was interrupted.
 
     Raises:
         DataError: The storage cannot be read.
     """
     try:
-        return [study.study_name for study in storage.get_all_studies()]
+        return [study.study_name for study in storage.get_all_studies() if not _is_half_made(study.study_name, storage)]
     except (StorageInternalError, exc.SQLAlchemyError) as error:
         raise storage_failed(error, address) from None
 
@@ -133,6 +134,8 @@ def make_study(name: str, storage: BaseStorage, search: Search, starts: Sequence
         ConfigError: It is there already.
     """
     try:
+        if name in optuna.get_all_study_names(storage) and _is_half_made(name, storage):
+            optuna.delete_study(study_name=name, storage=storage)
         study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
     except DuplicatedStudyError:
         raise ConfigError(
@@ -143,6 +146,13 @@ def make_study(name: str, storage: BaseStorage, search: Search, starts: Sequence
     study.set_metric_names([search.name])
     study.set_user_attr(_SEARCH, search.as_json())
     return study
+
+
+def _is_half_made(name: str, storage: BaseStorage) -> bool:
+    """Tell whether a study lacks what :func:`make_study` writes last, and has no trial that began."""
+    study = optuna.load_study(study_name=name, storage=storage)
+    trials = study.get_trials(deepcopy=False)
+    return _SEARCH not in study.user_attrs and all(trial.state == TrialState.WAITING for trial in trials)
 
 
 def load_study(name: str, storage: BaseStorage, search: Search) -> optuna.Study:

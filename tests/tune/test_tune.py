@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import signal
+import sqlite3
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import optuna
 import pytest
 from tune.programs import LONG, Programs
 from tune.small_shop import by_place, call, study_of, words
@@ -114,6 +116,52 @@ def test_study_is_not_begun_twice_and_nothing_is_overwritten(shop: Path, tmp_pat
     assert (status, "was begun with -fp" in stderr) == (2, True)
     assert {path.name: path.read_bytes() for path in run_dir.iterdir()} == before
     assert not (tmp_path / "other").exists()
+
+
+def test_study_whose_making_was_interrupted_is_made_anew(shop: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    study = optuna.create_study(study_name="run", storage=f"sqlite:///{run_dir / 'study.db'}", direction="maximize")
+    study.enqueue_trial({"learning_rate": 0.1})
+    status, _, stderr = call(words(shop, run_dir, "-nt", "1", "-q", "--no-report", "--resume"))
+    assert (status, "there is no study 'run'" in stderr) == (2, True)
+    assert call(words(shop, run_dir, "-nt", "1", "-q", "--no-report"))[0] == 0
+    assert [row["state"] for row in study_of(run_dir)["trials"]] == ["complete"]
+
+
+def test_folder_of_a_training_run_and_other_pages_are_left_alone(shop: Path, tmp_path: Path) -> None:
+    for name, message in (("config.json", "is the folder of a training run"), ("report.html", "holds a study already")):
+        run_dir = tmp_path / name.partition(".")[0]
+        run_dir.mkdir()
+        (run_dir / name).write_text("theirs")
+        status, _, stderr = call(words(shop, run_dir, "-nt", "1", "-q"))
+        assert (status, message in stderr) == (2, True)
+        assert [path.read_text() for path in run_dir.iterdir()] == ["theirs"]
+
+
+def test_database_of_others_is_not_written_to_while_it_is_looked_at(shop: Path, tmp_path: Path) -> None:
+    database = tmp_path / "foreign.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE mine (number INTEGER)")
+    before = database.read_bytes()
+    flags = ["-nt", "1", "-q", "--storage", f"sqlite:///{database}", "--resume"]
+    status, _, stderr = call(words(shop, tmp_path / "run", *flags))
+    assert (status, "there is no study" in stderr) == (2, True)
+    assert database.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--storage", "sqlite:///what?x.db"], "sqlite takes what follows a ? for options"),
+        (["--storage", "journal:SPACE"], "cannot open the storage journal:"),
+    ],
+    ids=["question mark", "no journal"],
+)
+def test_storages_that_do_not_do_have_one_message(flags: list[str], message: str, shop: Path, tmp_path: Path) -> None:
+    flags = [flag.replace("SPACE", str(shop / "space.json")) for flag in flags]
+    status, _, stderr = call(words(shop, tmp_path / "run", "-nt", "1", "-q", "--no-report", *flags))
+    assert (status, message in stderr) == (2, True), stderr
 
 
 def test_starting_files_are_the_first_trials_and_candidates_decide(shop: Path, tmp_path: Path) -> None:
