@@ -130,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
     from gru4rec.cli.run import _model_class
     from gru4rec.evaluate.evaluator import check_cutoffs
     from gru4rec.model.device import resolve_device
+    from gru4rec.runs.signals import Interrupts
     from gru4rec.tune.job import check_study, mapped, open_study, own_folder
     from gru4rec.tune.storage import address_of, quiet_optuna, storage_failed
 
@@ -152,8 +153,9 @@ def run(args: argparse.Namespace) -> int:
         with opened as (study, storage):
             content = _Keeper(job, study, folder)
             try:
-                _run_trials(args, job, study, storage)
-                best = _best(args, job, study, content)
+                with Interrupts() as interrupts:
+                    _run_trials(args, job, study, storage, interrupts.check)
+                    best = _best(args, job, study, content)
             except (KeyboardInterrupt, SystemExit):
                 content.write()
                 say(args, f"stopped; the trials are in {address}: go on with --resume")
@@ -268,8 +270,10 @@ def _devices(asked: str, device: str) -> tuple[str, ...]:
     return tuple(f"cuda:{number}" for number in range(torch.cuda.device_count()))
 
 
-def _run_trials(args: argparse.Namespace, job: Job, study: optuna.Study, storage: Any) -> None:
-    """Run what is missing, and show it."""
+def _run_trials(
+    args: argparse.Namespace, job: Job, study: optuna.Study, storage: Any, check: Callable[[], None]
+) -> None:
+    """Run what is missing, and show it; ``check`` is called now and then."""
     from gru4rec.tune.job import run_workers
     from gru4rec.tune.output import trial_line, trial_row
 
@@ -285,6 +289,7 @@ def _run_trials(args: argparse.Namespace, job: Job, study: optuna.Study, storage
     with _shown(args, job) as show:
 
         def look(trials: list[FrozenTrial]) -> None:
+            check()
             show(trials)
             for trial in trials:
                 if trial.state.is_finished() and trial.number not in told:

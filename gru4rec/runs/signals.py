@@ -39,3 +39,36 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+class Interrupts:
+    """While it is entered, SIGINT raises KeyboardInterrupt, and :meth:`check` does so once more where that was lost.
+
+    Python drops what is raised while it clears an object away, and databases clear away a lot.
+    """
+
+    def __init__(self) -> None:
+        self._received = False
+        self._before: Any = None
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._raise)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+        if error is None:
+            self.check()
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if there was a SIGINT."""
+        if self._received:
+            raise KeyboardInterrupt
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        self._received = True
+        raise KeyboardInterrupt

@@ -16,8 +16,9 @@ from tune.small_shop import words
 
 LONG = "n_epochs=4,n_sample=16,batch_size=16"
 
-_RUNNING = """SELECT worker.value_json FROM trials JOIN studies USING (study_id)
+_RUNNING = """SELECT worker.value_json, place.value_json FROM trials JOIN studies USING (study_id)
 JOIN trial_user_attributes AS worker ON worker.trial_id = trials.trial_id AND worker.key = 'worker'
+JOIN trial_user_attributes AS place ON place.trial_id = trials.trial_id AND place.key = 'place'
 JOIN trial_user_attributes AS drawn ON drawn.trial_id = trials.trial_id AND drawn.key = 'settings'
 WHERE trials.state = 'RUNNING' AND (:study = '' OR studies.study_name = :study)"""
 
@@ -27,7 +28,7 @@ class Programs:
 
     def __init__(self) -> None:
         self._started: list[subprocess.Popen[str]] = []
-        self._seen: set[int] = set()
+        self._seen: set[str] = set()
 
     def start(self, shop: Path, run_dir: Path, *flags: Any, fixed: str) -> subprocess.Popen[str]:
         """Start a search."""
@@ -37,16 +38,19 @@ class Programs:
         return self._started[-1]
 
     def wait_for_worker(self, storage: str, study: str = "") -> int:
-        """Wait for a trial that runs, with all settings drawn, in a worker not seen before; return its process."""
+        """Wait for a trial that runs, with all settings drawn, in a worker not seen before; return its process.
+
+        Its place is a new one too: settings whose worker is lost three times count as failed.
+        """
         is_file = storage.startswith("sqlite")
         engine = create_engine(storage.replace("postgresql:", "postgresql+psycopg:"))
         try:
             for _ in range(600):
                 if not is_file or Path(storage.removeprefix("sqlite:///")).exists():
-                    fresh = self._running(engine, study) - self._seen
+                    fresh = [each for each in self._running(engine, study) if not self._seen & set(each)]
                     if fresh:
-                        self._seen.add(min(fresh))
-                        return min(fresh)
+                        self._seen |= set(min(fresh))
+                        return int(min(fresh)[0].rpartition(":")[2])
                 time.sleep(0.1)
         finally:
             engine.dispose()
@@ -63,10 +67,11 @@ class Programs:
                 program.kill()
                 program.communicate()
 
-    def _running(self, engine: Any, study: str) -> set[int]:
+    def _running(self, engine: Any, study: str) -> list[tuple[str, str]]:
+        """Return the worker and the place of each trial that runs."""
         try:
             with engine.connect() as connection:
-                names = [row[0].strip('"') for row in connection.execute(text(_RUNNING), {"study": study})]
+                rows = connection.execute(text(_RUNNING), {"study": study}).all()
         except exc.SQLAlchemyError:  # the tables are being made, or the server starts
-            return set()
-        return {int(name.rpartition(":")[2]) for name in names}
+            return []
+        return [(worker.strip('"'), f"{study} place {place}") for worker, place in rows]

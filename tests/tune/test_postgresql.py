@@ -100,6 +100,7 @@ def test_killed_workers_and_a_server_that_restarts_lose_and_double_nothing(
     assert "Traceback" not in stderr
     rows = study_of(tmp_path / "wild")["trials"]
     assert len([row for row in rows if row["state"] != "lost"]) == 8
+    assert not [row.get("reason") for row in rows if row["state"] == "failed"], stderr
     assert by_place(tmp_path / "wild") == by_place(tmp_path / "calm")
     assert (tmp_path / "wild" / "best_params.py").read_text() == (tmp_path / "calm" / "best_params.py").read_text()
 
