@@ -224,11 +224,12 @@ def parse_parameter_string(text: str) -> dict[str, str]:
     return values
 
 
-def read_parameter_file(path: str | Path) -> dict[str, Any]:
+def read_parameter_file(path: str | Path, *, flag: str = "-pf") -> dict[str, Any]:
     """Read the ``gru4rec_params`` of a parameter file as data; nothing in the file is executed.
 
     Args:
         path: A Python file that assigns an OrderedDict (or dict) of literal values to ``gru4rec_params``.
+        flag: What messages call the option that named it.
 
     Raises:
         ConfigError: The file cannot be read, is not Python, lacks ``gru4rec_params``, or would have to be executed.
@@ -237,7 +238,9 @@ def read_parameter_file(path: str | Path) -> dict[str, Any]:
         source = Path(path).read_text(encoding="utf-8-sig")
         tree = ast.parse(source)
     except OSError as error:
-        raise ConfigError(f"cannot read parameter file {path}: {error.strerror}. Check the path given to -pf") from None
+        raise ConfigError(
+            f"cannot read parameter file {path}: {error.strerror}. Check the path given to {flag}"
+        ) from None
     except (UnicodeDecodeError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise ConfigError(
             f"parameter file {path} is not a Python file ({error}). See paramfiles/ for examples"

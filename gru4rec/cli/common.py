@@ -89,7 +89,7 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
 def add_threads_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--threads``."""
     parser.add_argument(
-        "--threads", metavar="N", type=_positive, help="CPU threads (one for small models, else one for each core)"
+        "--threads", metavar="N", type=positive, help="CPU threads (one for small models, else one for each core)"
     )
 
 
@@ -109,10 +109,23 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
+def positive(text: str) -> int:
+    """Read a flag's whole number of at least 1."""
+    return whole_number(text, at_least=1)
+
+
+def whole_number(text: str, *, at_least: int = 0) -> int:
+    """Read a flag's whole number.
+
+    Raises:
+        ArgumentTypeError: It is none, or too small.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if number < at_least:
+        raise argparse.ArgumentTypeError(f"{text} is below {at_least}")
     return number
 
 

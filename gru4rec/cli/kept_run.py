@@ -171,7 +171,10 @@ def _folder(
         "n_epochs": gru.settings.n_epochs,
         "n_events": sessions.n_targets,
     }
-    return RunFolder(args.run_dir, config, resume=args.resume)
+    folder = RunFolder(args.run_dir, config, resume=args.resume)
+    if args.resume and folder.is_new:
+        say(args, f"there is no run in {folder.path} yet: it begins")
+    return folder
 
 
 @contextlib.contextmanager

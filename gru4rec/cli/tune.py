@@ -19,7 +19,9 @@ from gru4rec.cli.common import (
     add_quiet_option,
     add_threads_option,
     guarded,
+    positive,
     say,
+    whole_number,
 )
 from gru4rec.errors import ConfigError
 from gru4rec.evaluate.ranks import TIE_MODES
@@ -62,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-g", "--gru4rec_model", metavar="MODULE", default="gru4rec_pytorch",
         help="module with the GRU4Rec class (gru4rec_pytorch)",
     )  # fmt: skip
-    parser.add_argument("-nt", "--ntrials", metavar="N", type=_positive, default=50, help="trials of the study (50)")
+    parser.add_argument("-nt", "--ntrials", metavar="N", type=positive, default=50, help="trials of the study (50)")
     parser.add_argument("-m", "--measure", metavar="K", type=int, default=20, help="list length of the metric (20)")
     parser.add_argument(
         "-pm", "--primary_metric", choices=("recall", "mrr"), default="recall", help="what shall be high (recall)"
@@ -92,26 +94,26 @@ def _add_study_options(group: Any) -> None:
     )  # fmt: skip
     group.add_argument("--study", metavar="NAME", help="name of the study in the storage (the run folder's)")
     group.add_argument("--resume", action="store_true", help="go on with a study, or join one on other machines")
-    group.add_argument("--workers", metavar="N", type=_positive, default=1, help="processes that run trials (1)")
+    group.add_argument("--workers", metavar="N", type=positive, default=1, help="processes that run trials (1)")
     group.add_argument("--sampler", choices=("tpe", "random", "gp", "cmaes"), default="tpe", help="(tpe)")
     group.add_argument(
         "--pruner", choices=("hyperband", "median", "none"), default="hyperband",
         help="what ends trials that fall behind after an epoch (hyperband)",
     )  # fmt: skip
     group.add_argument("--no-prune", action="store_true", help="run every trial to its end; as --pruner none")
-    group.add_argument("--seed", metavar="N", type=_not_negative, default=42, help="seed of the sampler (42)")
+    group.add_argument("--seed", metavar="N", type=whole_number, default=42, help="seed of the sampler (42)")
     group.add_argument(
-        "--candidate-seeds", metavar="N", type=_positive, default=1,
+        "--candidate-seeds", metavar="N", type=positive, default=1,
         help="train the three best settings with N seeds, and take the best mean (1)",
     )  # fmt: skip
     group.add_argument(
-        "--timeout", metavar="SECONDS", type=_positive, help="begin no trial after that time; the best is then trained"
+        "--timeout", metavar="SECONDS", type=positive, help="begin no trial after that time; the best is then trained"
     )
     group.add_argument(
         "--start", metavar="FILE", nargs="+", default=[], help="parameter files whose settings are the first trials"
     )
     group.add_argument(
-        "--heartbeat", metavar="SECONDS", type=_positive, default=20,
+        "--heartbeat", metavar="SECONDS", type=positive, default=20,
         help="between signs of life of a trial; it is lost after three that are missing (20)",
     )  # fmt: skip
     group.add_argument("--no-report", action="store_true", help="write no report.html, which needs gru4rec[report]")
@@ -274,10 +276,11 @@ def _run_trials(
     args: argparse.Namespace, job: Job, study: optuna.Study, storage: Any, check: Callable[[], None]
 ) -> None:
     """Run what is missing, and show it; ``check`` is called now and then."""
+    from gru4rec.tune.claims import counted
     from gru4rec.tune.job import run_workers
     from gru4rec.tune.output import trial_line, trial_row
 
-    n_before = len([trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()])
+    n_before = sum(trial.state.is_finished() for trial in counted(study.get_trials(deepcopy=False)).values())
     say(
         args,
         f"{job.n_trials} trials of {job.search.name} in {job.address} ({n_before} are done), "
@@ -389,17 +392,3 @@ def _check_optuna() -> None:
         import optuna  # noqa: F401
     except ImportError:
         raise ConfigError("tuning needs optuna, which is missing. Run: pip install 'gru4rec[tune]'") from None
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return number
-
-
-def _not_negative(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return number

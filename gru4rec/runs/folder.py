@@ -32,6 +32,9 @@ _FREE = {"n_epochs", "patience", "log_every", "source", "command"}
 """What may change when a run goes on: it decides no number, or only how many epochs there are."""
 
 
+_LOGS = {"train": "training log", "validation": "validation log (--validate)"}
+
+
 class RunFolder:
     """A run's folder, which this process alone writes to.
 
@@ -43,6 +46,7 @@ class RunFolder:
     Attributes:
         path: The folder.
         config: What ``config.json`` holds.
+        is_new: Whether there was no run in it before.
 
     Raises:
         ConfigError: It holds another run, or something else, or another process trains in it.
@@ -57,6 +61,7 @@ class RunFolder:
             raise DataError(f"cannot look into {self.path}: {error.strerror}. {_ADVICE}") from None
         if before is not None:
             self._check_same(before, config)
+        self.is_new = before is None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / ".lock")
@@ -132,8 +137,18 @@ class RunFolder:
         return dict(before)
 
     def _check_same(self, before: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        for name, asked in _flat(json.loads(json.dumps(config))).items():
-            was = _flat(before).get(name)
+        asked_for = _flat(json.loads(json.dumps(config)))
+        had = _flat({name: value for name, value in before.items() if name in config})
+        for name in (*asked_for, *(name for name in had if name not in asked_for)):
+            was, asked = had.get(name), asked_for.get(name)
+            log = name.partition(".")[0]
+            if was != asked and log in _LOGS and name != f"{log}.source":
+                was_log = _log_of(before, log)
+                asked_log = _log_of(config, log, "other " if name == f"{log}.digest" else "")
+                raise ConfigError(
+                    f"the run in {self.path} has {was_log} for its {_LOGS[log]}, and {asked_log} is asked for: "
+                    "it would not go on as the same run. Give the log of before, or another folder"
+                )
             if was != asked and name.split(".")[-1] not in _FREE:
                 raise ConfigError(
                     f"the run in {self.path} has {name}={was!r}, and {asked!r} is asked for: it would not go on as the "
@@ -165,6 +180,11 @@ def versions() -> dict[str, str]:
 
 def _contents(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name != ".lock"]
+
+
+def _log_of(config: Mapping[str, Any], name: str, which: str = "") -> str:
+    log = config.get(name)
+    return f"{log['source']} of {log['n_events']:,} {which}events" if isinstance(log, dict) else "none"
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

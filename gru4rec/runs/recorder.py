@@ -103,13 +103,20 @@ class RunRecorder:
         """Go on from the newest checkpoint, or begin where there is none.
 
         Raises:
-            ModelFileError: It is damaged, or of another model.
+            ModelFileError: It is damaged, of another model, or gone.
         """
         self._training = training
         self.folder.checkpoint.parent.mkdir(exist_ok=True)
         for unfinished in self.folder.checkpoint.parent.glob(".*"):  # what a kill left there
             unfinished.unlink()
         if not self.folder.checkpoint.exists():
+            if self.folder.model.exists():
+                raise ModelFileError(
+                    f"{self.folder.checkpoint}, where the run goes on, is gone. Put it back, or train anew in another "
+                    "folder"
+                )
+            if not self.folder.is_new:
+                self._tell("the run was ended before its first checkpoint: it begins anew")
             self._metrics.go_on(0, "")
             if self._curves is not None:
                 self._curves.go_on(0)
@@ -147,7 +154,12 @@ class RunRecorder:
         measured = None
         if self._validation is not None:
             measured = self._validation.measure(GRUScorer(self._training.model))
-            self._note_best(report.epoch, measured[self._validation.name])
+            name = self._validation.name
+            self._note_best(report.epoch, measured[name])
+            self._tell(
+                f"epoch {report.epoch}: {name} {measured[name]:.6f} on the validation log "
+                f"(best: {self.best.value:.6f}, epoch {self.best.epoch})"
+            )
         self._warn_of_the_machine()
         loss_sum = report.loss * report.n_events
         end = Position(report.epoch, report.n_steps, loss_sum, report.n_events, report.seconds)

@@ -98,6 +98,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
             save_file(tensors, partial, metadata={"gru4rec_checkpoint": json.dumps(header)})
         except SafetensorError as error:
             raise OSError(0, str(error)) from None
+        partial.chmod(0o644)
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
 

@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from gru4rec.errors import GRU4RecError
-from gru4rec.tune.claims import SETTINGS
+from gru4rec.tune.claims import PLACE, SETTINGS
 from gru4rec.tune.objective import Trainer
 
 N_CANDIDATES = 3
@@ -31,8 +31,8 @@ def choose(
         tell: Called with a line a training.
 
     Returns:
-        ``number`` of the trial, ``values`` (None where training failed) and their ``mean``; the best mean first, where
-        all trainings succeeded.
+        ``number`` and ``place`` of the trial, ``values`` (None where training failed) and their ``mean``; the best mean
+        first, where all trainings succeeded.
     """
     rows = [_candidate(trial, study, trainer, n_seeds, tell) for trial in best[:N_CANDIDATES]]
     return sorted(rows, key=lambda row: (row["mean"] is None, -(row["mean"] or 0.0)))
@@ -50,10 +50,10 @@ def _candidate(
             study.set_user_attr(_VALUES, known)
         values.append(known[key])
         shown = "failed" if known[key] is None else f"{known[key]:.6f}"
-        tell(f"candidate of trial {trial.number}, seed {seed}: {trainer.search.name} {shown}")
+        tell(f"candidate of trial {trial.user_attrs[PLACE] + 1}, seed {seed}: {trainer.search.name} {shown}")
     numbers = [value for value in values if value is not None]
     mean = sum(numbers) / len(numbers) if len(numbers) == len(values) else None
-    return {"number": trial.number, "values": values, "mean": mean}
+    return {"number": trial.number, "place": trial.user_attrs[PLACE], "values": values, "mean": mean}
 
 
 def _value(trainer: Trainer, settings: dict[str, Any]) -> float | None:

@@ -78,7 +78,7 @@ def _conditions(dimension: Dimension, known: Mapping[str, Dimension]) -> dict[st
 
 
 def _start(path: str, space: Sequence[Dimension], fixed: Mapping[str, Any]) -> dict[str, Any]:
-    given = setting_values(hyper_parameters(read_parameter_file(path), where=path))
+    given = setting_values(hyper_parameters(read_parameter_file(path, flag="--start"), where=path))
     settings = setting_values(hyper_parameters(fixed))
     drawn: dict[str, Any] = {}
     for dimension in space:

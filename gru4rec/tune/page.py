@@ -67,7 +67,8 @@ code { overflow-wrap: anywhere; }
 <h2>Candidates with several seeds</h2>
 <table><thead><tr><th>Trial</th><th>Mean</th><th>Values</th></tr></thead><tbody>
 {% for row in content.candidates %}
-<tr><td>{{ row.number }}</td><td class="number">{{ "failed" if row.mean is none else "%.6f" | format(row.mean) }}</td>
+<tr><td>{{ row.place + 1 }}</td>
+<td class="number">{{ "failed" if row.mean is none else "%.6f" | format(row.mean) }}</td>
 <td>{{ row["values"] | join(", ") }}</td></tr>
 {% endfor %}
 </tbody></table>

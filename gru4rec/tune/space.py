@@ -135,9 +135,10 @@ def space_of(
         try:
             space.append(Dimension(**dimension))
         except (ValidationError, TypeError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            reason = _reason(error.errors()[0]) if isinstance(error, ValidationError) else str(error)
+            called = f" ({dimension['name']})" if isinstance(dimension.get("name"), str) else ""
             raise ConfigError(
-                f"setting {place} of the search space in {where} cannot be used: {reason}. Write "
+                f"setting {place}{called} of the search space in {where} cannot be used: {reason}. Write "
                 '{"name": "layers", "dtype": "int", "values": [64, 512], "step": 32}'
             ) from None
     names = [dimension.name for dimension in space]
@@ -174,6 +175,18 @@ def read_space(path: str | Path, *, conditional: bool = False) -> tuple[Dimensio
     if not all(isinstance(dimension, dict) for dimension in dimensions):
         raise ConfigError(f"search space {path} is not JSON, an object a line")
     return space_of(dimensions, where=str(path), conditional=conditional)
+
+
+def _reason(found: Any) -> str:
+    """Word what pydantic found."""
+    name = ".".join(map(str, found["loc"]))
+    if found["type"] == "extra_forbidden":
+        return f"it has no {name!r} (it has: {', '.join(Dimension.model_fields)})"
+    if found["type"] == "missing":
+        return f"{name!r} is missing"
+    if found["type"] == "value_error":
+        return str(found["ctx"]["error"])
+    return f"{name}={found['input']!r}: {found['msg'][0].lower()}{found['msg'][1:]}"
 
 
 def _listed(wanted: Any) -> list[Any]:

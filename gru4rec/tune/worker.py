@@ -95,6 +95,8 @@ def work(job: Job, device: str, leash: Connection) -> None:
         print(f"worker {os.getpid()}: {storage_failed(error, job.address)}", file=sys.stderr)
         sys.exit(2)
     except GRU4RecError as error:
+        if leash.closed or leash.poll():  # the program has ended, and taken the logs with it
+            return
         print(f"worker {os.getpid()}: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -153,6 +153,8 @@ class WatchedRun:
         """Read ``config.json``; once it was there, one that cannot be read is left for the next time."""
         path = self.path / "config.json"
         advice = "Give the folder of gru4rec train --run-dir"
+        if (self.path / "study.db").exists() or (self.path / "study.json").exists():
+            advice = "It is the folder of a study: see its report.html, or run optuna-dashboard"
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(config, dict) or "status" not in config:

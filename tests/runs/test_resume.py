@@ -272,15 +272,47 @@ def test_gradient_norm_is_the_root_of_the_mean_squared_norm(tmp_path: Path, monk
     ("change", "message"),
     [
         ({"settings": {"layers": [9]}}, r"has settings.layers=\[12\], and \[9\] is asked for"),
-        ({"train": "another log"}, "has train='a log', and 'another log' is asked for"),
+        ({"device": "cuda:0"}, "has device='cpu', and 'cuda:0' is asked for"),
     ],
 )
 def test_run_goes_on_as_the_same_run_only(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    config = {"settings": {"layers": [12], "n_epochs": 3}, "train": "a log", "n_epochs": 3, "command": ["a"]}
+    config = {"settings": {"layers": [12], "n_epochs": 3}, "device": "cpu", "n_epochs": 3, "command": ["a"]}
     RunFolder(tmp_path / "run", config, resume=False).close()
     RunFolder(tmp_path / "run", {**config, "n_epochs": 5, "command": ["b"]}, resume=True).close()
     with pytest.raises(ConfigError, match=message):
         RunFolder(tmp_path / "run", {**config, **change}, resume=True)
+
+
+@pytest.mark.parametrize("name", ["train", "validation"])
+def test_run_goes_on_with_its_logs_only(tmp_path: Path, name: str) -> None:
+    log = {"source": "a.tsv", "n_events": 1234, "digest": "abc"}
+    logs = {"train": log, "validation": log}
+    RunFolder(tmp_path / "run", logs, resume=False).close()
+    RunFolder(tmp_path / "run", {**logs, name: {**log, "source": "moved.tsv"}}, resume=True).close()
+    wrong: list[tuple[dict[str, Any] | None, str]] = [
+        ({"source": "b.tsv", "n_events": 99, "digest": "abd"}, r"b.tsv of 99 events is asked for"),
+        ({**log, "digest": "abd"}, r"and a.tsv of 1,234 other events is asked for"),
+        (None, "none is asked for: it would not go on as the same run. Give the log of before"),
+    ]
+    for other, message in wrong:
+        with pytest.raises(ConfigError, match=message):
+            RunFolder(tmp_path / "run", {**logs, name: other}, resume=True)
+    RunFolder(tmp_path / "bare", {**logs, name: None}, resume=False).close()
+    with pytest.raises(ConfigError, match="has none for its"):
+        RunFolder(tmp_path / "bare", logs, resume=True)
+
+
+def test_finished_run_without_its_checkpoint_is_not_trained_again(tmp_path: Path) -> None:
+    settings = {**COMMON, **RUNS["cross-entropy"], "n_epochs": 1}
+    recorded(tmp_path, settings)
+    (tmp_path / "checkpoints" / "last.safetensors").unlink()
+    told: list[str] = []
+    recorded(tmp_path, settings, tell=told.append)
+    assert "the run was ended before its first checkpoint: it begins anew" in told
+    (tmp_path / "checkpoints" / "last.safetensors").unlink()
+    (tmp_path / "model.gru4rec").touch()
+    with pytest.raises(ModelFileError, match=r"last.safetensors, where the run goes on, is gone. Put it back"):
+        recorded(tmp_path, settings)
 
 
 def test_folder_of_a_run_is_not_taken_for_another(tmp_path: Path) -> None:
