@@ -263,13 +263,15 @@ class GRU4Rec:
         """
         return GRUScorer(self._usable()[0])
 
-    def recommend(self, items: Any, k: int = 20, *, exclude: Exclude = None) -> Recommendations:
+    def recommend(self, items: Any, k: int = 20, *, exclude: Exclude = None, allow: Any = None) -> Recommendations:
         """Recommend the next items of a session given as a list of item ids; see :class:`Recommender`."""
-        return self.recommender().recommend(items, k, exclude=exclude)
+        return self.recommender().recommend(items, k, exclude=exclude, allow=allow)
 
-    def recommend_batch(self, sessions: Any, k: int = 20, *, exclude: Exclude = None) -> list[Recommendations]:
+    def recommend_batch(
+        self, sessions: Any, k: int = 20, *, exclude: Exclude = None, allow: Any = None
+    ) -> list[Recommendations]:
         """Recommend the next items of several sessions; see :class:`Recommender`."""
-        return self.recommender().recommend_batch(sessions, k, exclude=exclude)
+        return self.recommender().recommend_batch(sessions, k, exclude=exclude, allow=allow)
 
     def session(self) -> LiveSession:
         """Start a session that is told its clicks one by one: one GRU step a click."""

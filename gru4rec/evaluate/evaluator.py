@@ -217,7 +217,7 @@ def _count(
     """
     device = ready[0].device
     targets = torch.as_tensor(target_idx.astype(np.int64), device=device)
-    width = _block_width(scorer.n_items, block_items, device)
+    width = block_width(scorer.n_items, block_items, device)
     target_score_R = _target_scores(scorer, ready, target_idx, width)
     if not bool(torch.isfinite(target_score_R).all()):
         raise DivergedError("the model's scores are not finite numbers, so it diverged in training. Train it again")
@@ -273,14 +273,14 @@ def score_blocks(scorer: Scorer, ready: State, *, block_items: int | None = None
     Yields:
         The first item index of a block, and its scores (R, items of the block). Each item is in one block.
     """
-    width = _block_width(scorer.n_items, block_items, ready[0].device)
+    width = block_width(scorer.n_items, block_items, ready[0].device)
     for start in range(0, scorer.n_items, width):
         first = min(start, scorer.n_items - width)  # the last product overlaps the one before: all are equally wide
         yield start, scorer.score_block(ready, first, first + width)[:, start - first :]
 
 
-def _block_width(n_items: int, block_items: int | None, device: torch.device) -> int:
-    """Columns of every product: as asked, but no fewer than matrix libraries have a kernel of other rounding for."""
+def block_width(n_items: int, block_items: int | None, device: torch.device) -> int:
+    """Return the columns of every product: as asked, but not so few that matrix libraries round in another way."""
     if block_items is None:
         block_items = BLOCK_ITEMS_CUDA if device.type == "cuda" else BLOCK_ITEMS
     return min(n_items, max(block_items, _MIN_BLOCK_ITEMS))

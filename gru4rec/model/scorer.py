@@ -69,6 +69,10 @@ class GRUScorer:
         new_state = self._model.next_state(input_RE, [_fill_up(hidden) for hidden in state])
         return tuple(hidden[: len(rows)] for hidden in new_state)
 
+    def output_weights(self) -> tuple[Tensor, Tensor]:
+        """Return what scores come from: item vectors (N, H) and biases (N,), not copied."""
+        return self._model.Wy.weight.detach(), self._model.By.weight.detach()[:, 0]
+
     def ready(self, state: State) -> State:
         """Return the state: scores come from it alone."""
         return state

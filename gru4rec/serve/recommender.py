@@ -16,14 +16,13 @@ import numpy as np
 from gru4rec.baselines.files import load
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import ConfigError
-from gru4rec.evaluate.evaluator import Scorer, State, score_blocks
-from gru4rec.serve.topk import top_k
+from gru4rec.evaluate.evaluator import Scorer, State
+from gru4rec.serve.search import Best, DenseSearch, Search, best_of
+from gru4rec.serve.topk import Wanted
 
-Exclude = Literal["seen"] | Iterable[Any] | None
-Denied = Literal["seen"] | np.ndarray | None
+_SESSIONS_AT_ONCE = 512
 
-_SCORES_AT_ONCE = 16_000_000
-"""Scores held at a time: sessions of a batch are cut so that sessions x items stays below (64 MB)."""
+Exclude = Literal["seen", "current"] | Iterable[Any] | None
 
 
 @dataclass(frozen=True)
@@ -48,11 +47,13 @@ class Recommender:
         scorer: A trained model, a baseline or a hybrid.
         items: Its vocabulary.
         support: (n_items,), training events of each item; sessions without known items get the highest.
+        search: Finds the lists; None: a :class:`~gru4rec.serve.search.DenseSearch`.
     """
 
-    def __init__(self, scorer: Scorer, items: Vocabulary, support: np.ndarray) -> None:
+    def __init__(self, scorer: Scorer, items: Vocabulary, support: np.ndarray, *, search: Search | None = None) -> None:
         self._scorer = scorer
         self._support = np.asarray(support, dtype=np.float64)
+        self._search = DenseSearch(scorer) if search is None else search
         self.items = items
 
     @classmethod
@@ -65,43 +66,57 @@ class Recommender:
         fitted = load(path, device=device)
         return cls(fitted.scorer, fitted.items, fitted.support)
 
-    def recommend(self, session: Sequence[Any], k: int = 20, *, exclude: Exclude = None) -> Recommendations:
+    def recommend(
+        self, session: Sequence[Any], k: int = 20, *, exclude: Exclude = None, allow: Iterable[Any] | None = None
+    ) -> Recommendations:
         """Recommend for one session; see :meth:`recommend_batch`."""
-        return self.recommend_batch([session], k, exclude=exclude)[0]
+        return self.recommend_batch([session], k, exclude=exclude, allow=allow)[0]
 
     def recommend_batch(
-        self, sessions: Sequence[Sequence[Any]], k: int = 20, *, exclude: Exclude = None
+        self,
+        sessions: Sequence[Sequence[Any]],
+        k: int = 20,
+        *,
+        exclude: Exclude = None,
+        allow: Iterable[Any] | None = None,
     ) -> list[Recommendations]:
         """Recommend the next items of each session.
 
         Args:
             sessions: Item ids of each session, oldest first, any number. Unknown ids are skipped and counted.
             k: List length, 1 up to the number of items.
-            exclude: ``"seen"`` leaves out the items of the session itself; a collection of ids leaves out those.
+            exclude: ``"seen"`` leaves out the items of the session itself, ``"current"`` its newest; a collection of
+                ids leaves out those.
+            allow: Ids of the only items that may be recommended; None: all.
 
         Raises:
             ConfigError: k out of range, a session that is a single text, or an ``exclude`` of another kind.
         """
-        denied = self._denied(exclude)
-        clicked = [self._known(session) for session in sessions]
+        filters = self.filters(k, exclude=exclude, allow=allow)
+        clicked = [self.known(session) for session in sessions]
         unknown = [len(session) - len(item_idx) for session, item_idx in zip(sessions, clicked, strict=True)]
-        at_once = max(1, min(512, _SCORES_AT_ONCE // self.items.n_items))
         lists: list[Recommendations] = []
-        for first in range(0, len(clicked), at_once):
-            part = slice(first, first + at_once)
-            lists += self._lists(self._read_sessions(clicked[part]), clicked[part], unknown[part], k, denied)
+        for first in range(0, len(clicked), _SESSIONS_AT_ONCE):
+            part = slice(first, first + _SESSIONS_AT_ONCE)
+            states = self.states_of(clicked[part])
+            lists += self.lists(states, clicked[part], unknown[part], [filters] * len(clicked[part]))
         return lists
 
     def session(self) -> LiveSession:
         """Start a session that is told its clicks one by one."""
         return LiveSession(self)
 
-    def _known(self, session: Sequence[Any]) -> list[int]:
+    def known(self, session: Sequence[Any]) -> list[int]:
+        """Return the item indices of a session's known items.
+
+        Raises:
+            ConfigError: It is a single text.
+        """
         if isinstance(session, str | bytes):
             raise ConfigError(f"a session is a list of item ids, not the text {session!r}. Write [{session!r}]")
         return [idx for idx in map(self.items.index_of, session) if idx is not None]
 
-    def _read_sessions(self, clicked: Sequence[Sequence[int]]) -> State:
+    def states_of(self, clicked: Sequence[Sequence[int]]) -> State:
         """Return the states after all clicks, one GRU step at a time for all sessions that have one left."""
         state = self._scorer.start(len(clicked))
         lengths = np.array([len(item_idx) for item_idx in clicked])
@@ -112,35 +127,74 @@ class Recommender:
                 part[rows] = new_part
         return state
 
-    def _lists(
-        self, state: State, clicked: Sequence[Sequence[int]], unknown: Sequence[int], k: int, denied: Denied
-    ) -> list[Recommendations]:
-        """Turn R states into R lists."""
+    def filters(self, k: int, *, exclude: Exclude = None, allow: Iterable[Any] | None = None) -> Filters:
+        """Check what a list is to hold, and turn ids into item indices.
+
+        Raises:
+            ConfigError: k out of range, or an ``exclude`` or ``allow`` of another kind.
+        """
         if not 1 <= k <= self.items.n_items:
             raise ConfigError(f"k={k} is out of range: the model has {self.items.n_items} items. Give k from 1 to that")
-        scores_RN = np.empty((0, 0))
-        for start, scores in score_blocks(self._scorer, self._scorer.ready(state)):
-            block = scores.cpu().numpy()
-            if not start:
-                scores_RN = np.empty((len(clicked), self.items.n_items), dtype=block.dtype)
-            scores_RN[:, start : start + block.shape[1]] = block
-        lists = []
-        for row, item_idx in enumerate(clicked):
-            scores_N = scores_RN[row] if len(item_idx) else self._support
-            seen_or_denied = np.array(item_idx, dtype=np.int64) if isinstance(denied, str) else denied
-            best = top_k(scores_N, k, excluded_idx=seen_or_denied)
-            lists.append(Recommendations(self.items.ids_of(best), scores_N[best].tolist(), unknown[row]))
-        return lists
+        if isinstance(allow, str | bytes):
+            raise ConfigError(f"allow is a collection of item ids, not the text {allow!r}. Write [{allow!r}]")
+        allowed = None if allow is None else _ascending(self.known(list(allow)))
+        if isinstance(exclude, str | bytes):
+            if exclude in ("seen", "current"):
+                return Filters(k, _ascending([]), allowed, exclude_seen=exclude == "seen", exclude_current=True)
+            raise ConfigError(f"unknown exclude {exclude!r}. Give 'seen', 'current' or a collection of item ids")
+        return Filters(k, _ascending([] if exclude is None else self.known(list(exclude))), allowed)
 
-    def _denied(self, exclude: Exclude) -> Denied:
-        """Turn what to leave out into item indices, once for all sessions; "seen" differs from session to session."""
-        if exclude is None:
-            return None
-        if isinstance(exclude, str):
-            if exclude == "seen":
-                return "seen"
-            raise ConfigError(f"unknown exclude {exclude!r}. Give 'seen' or a collection of item ids")
-        return np.array(self._known(list(exclude)), dtype=np.int64)
+    def lists(
+        self, state: State, clicked: Sequence[Sequence[int]], unknown: Sequence[int], filters: Sequence[Filters]
+    ) -> list[Recommendations]:
+        """Turn R states into R lists; sessions without a known item get the popular ones.
+
+        Args:
+            state: After the clicks.
+            clicked: Item indices of each session.
+            unknown: Number of other clicks of each.
+            filters: Of each session.
+        """
+        wanted = [each.wanted(item_idx) for each, item_idx in zip(filters, clicked, strict=True)]
+        begun = [row for row, item_idx in enumerate(clicked) if item_idx]
+        found = dict.fromkeys(range(len(clicked)), Best(np.empty(0, dtype=np.int64), np.empty(0)))
+        if begun:
+            of_begun = state if len(begun) == len(clicked) else tuple(part[begun] for part in state)
+            found |= zip(begun, self._search.best(of_begun, [wanted[row] for row in begun]), strict=True)
+        found |= {row: best_of(self._support, each) for row, each in enumerate(wanted) if not clicked[row]}
+        return [
+            Recommendations(self.items.ids_of(best.item_idx), best.scores.tolist(), n_unknown)
+            for best, n_unknown in zip(found.values(), unknown, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a list is to hold, whatever the session: :meth:`Recommender.filters` makes it from ids.
+
+    Attributes:
+        k: List length.
+        excluded_idx: Items that may not stand in it: int32, ascending, distinct.
+        allowed_idx: The only items that may: likewise; None: all.
+        exclude_seen: Whether the session's own items may not.
+        exclude_current: Whether its newest item may not.
+    """
+
+    k: int
+    excluded_idx: np.ndarray
+    allowed_idx: np.ndarray | None = None
+    exclude_seen: bool = False
+    exclude_current: bool = False
+
+    def wanted(self, clicked: Sequence[int]) -> Wanted:
+        """Return what the list of a session is to hold."""
+        own = clicked if self.exclude_seen else clicked[-1:] if self.exclude_current else []
+        excluded = np.union1d(self.excluded_idx, _ascending(own)) if len(own) else self.excluded_idx
+        return Wanted(self.k, excluded, self.allowed_idx)
+
+
+def _ascending(item_idx: Sequence[int]) -> np.ndarray:
+    return np.unique(np.array(item_idx, dtype=np.int32))
 
 
 class LiveSession:
@@ -170,7 +224,7 @@ class LiveSession:
         self._clicked.append(item_idx)
         return True
 
-    def recommend(self, k: int = 20, *, exclude: Exclude = None) -> Recommendations:
+    def recommend(self, k: int = 20, *, exclude: Exclude = None, allow: Iterable[Any] | None = None) -> Recommendations:
         """Recommend the next items; see :meth:`Recommender.recommend_batch`."""
-        denied = self._recommender._denied(exclude)
-        return self._recommender._lists(self._state, [self._clicked], [self.n_unknown], k, denied)[0]
+        filters = self._recommender.filters(k, exclude=exclude, allow=allow)
+        return self._recommender.lists(self._state, [self._clicked], [self.n_unknown], [filters])[0]

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a session's list is to hold.
+
+    Attributes:
+        k: List length, >= 1.
+        excluded_idx: Items that may not stand in it: int32, ascending, distinct.
+        allowed_idx: The only items that may: likewise; None: all.
+    """
+
+    k: int
+    excluded_idx: np.ndarray
+    allowed_idx: np.ndarray | None = None
 
 
 def top_k(scores_N: np.ndarray, k: int, *, excluded_idx: np.ndarray | None = None) -> np.ndarray:

@@ -13,6 +13,7 @@ from gru4rec.api import GRU4Rec
 from gru4rec.data.sessions import Sessions
 from gru4rec.errors import ConfigError
 from gru4rec.serve import recommender as recommender_module
+from gru4rec.serve import search as search_module
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,24 @@ def test_exclude_ids_leaves_them_out_and_ignores_unknown_ones(gru: GRU4Rec, sess
     assert gru.recommend(session, 20, exclude=denied).item_ids == [i for i in whole if i not in denied][:20]
 
 
+def test_exclude_current_leaves_out_the_newest_item_alone(gru: GRU4Rec, session: list[int]) -> None:
+    whole = gru.recommend(session, 385).item_ids
+    assert gru.recommend(session, 384, exclude="current").item_ids == [i for i in whole if i != session[-1]]
+
+
+def test_allow_leaves_its_items_in_their_order(gru: GRU4Rec, session: list[int]) -> None:
+    whole = gru.recommend(session, 385)
+    allowed = [whole.item_ids[place] for place in (300, 2, 50, 4)]
+    for clicks in (session, []):
+        order = gru.recommend(clicks, 385).item_ids
+        found = gru.recommend(clicks, 20, allow=[*allowed, "stranger"])
+        assert found.item_ids == [i for i in order if i in allowed]
+    found = gru.recommend(session, 2, allow=allowed, exclude=[allowed[1]])
+    assert found.item_ids == [whole.item_ids[4], whole.item_ids[50]]
+    assert found.scores == [whole.scores[4], whole.scores[50]]
+    assert gru.recommend(session, 5, allow=[]).item_ids == []
+
+
 def test_exclusion_of_nearly_all_gives_a_short_list(gru: GRU4Rec, session: list[int]) -> None:
     whole = gru.recommend(session, 385).item_ids
     assert gru.recommend(session, 20, exclude=whole[:-2]).item_ids == whole[-2:]
@@ -77,14 +96,15 @@ def test_batch_equals_one_by_one_in_any_order(
     sessions[3:3] = [[], [-5]]
     expected = [gru.recommend(one, exclude="seen") for one in sessions]
     assert gru.recommend_batch(sessions, exclude="seen") == expected
-    monkeypatch.setattr(recommender_module, "_SCORES_AT_ONCE", 385 * 7)  # seven sessions at a time
+    monkeypatch.setattr(recommender_module, "_SESSIONS_AT_ONCE", 13)
+    monkeypatch.setattr(search_module, "_SCORES_AT_ONCE", 385 * 7)  # seven sessions at a time
     assert gru.recommend_batch(sessions, exclude="seen") == expected
 
 
 def test_exclude_holds_for_every_session_whatever_kind_of_collection_it_is(
     gru: GRU4Rec, session: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recommender_module, "_SCORES_AT_ONCE", 385 * 2)  # several parts
+    monkeypatch.setattr(search_module, "_SCORES_AT_ONCE", 385 * 2)  # several parts
     whole = gru.recommend(session, 385).item_ids
     expected = [i for i in whole if i not in whole[:3]][:5]
     for exclude in (whole[:3], set(whole[:3]), iter(whole[:3]), np.array(whole[:3])):
@@ -123,7 +143,11 @@ def test_text_that_spells_the_id_is_the_same_item(gru: GRU4Rec, session: list[in
         ({"items": "2407"}, r"a session is a list of item ids, not the text '2407'\. Write \['2407'\]"),
         ({"items": [1], "k": 0}, r"k=0 is out of range: the model has 385 items"),
         ({"items": [1], "k": 386}, r"k=386 is out of range: the model has 385 items"),
-        ({"items": [1], "exclude": "sene"}, r"unknown exclude 'sene'\. Give 'seen' or a collection of item ids"),
+        ({"items": [1], "allow": "2407"}, r"allow is a collection of item ids, not the text '2407'"),
+        (
+            {"items": [1], "exclude": "sene"},
+            r"unknown exclude 'sene'\. Give 'seen', 'current' or a collection of item ids",
+        ),
     ],
 )
 def test_wrong_call_is_refused(gru: GRU4Rec, arguments: dict, message: str) -> None:
