@@ -17,12 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from pyarrow import csv
-
 from gru4rec.config import hyper_parameters, setting_values
 from gru4rec.data.simulate import ShopSettings, simulate_shop
-from gru4rec.data.simulated_logs import split_by_time
+from gru4rec.data.simulated_logs import write_logs
 from gru4rec.tune.checks import parameter_file_text
 
 ROOT = Path(__file__).parent.parent
@@ -30,15 +27,6 @@ SPACE = """{"name": "layers", "dtype": "int", "values": [16, 32], "step": 8}
 {"name": "learning_rate", "dtype": "float", "values": [0.05, 0.3], "step": 0.05}
 """
 FIXED = "n_epochs=1,n_sample=64,batch_size=32"
-
-
-def write_logs(folder: Path) -> None:
-    shop = simulate_shop(ShopSettings(seed=5, n_items=500, n_categories=20, n_sessions=4_000))
-    split = split_by_time(shop.session_id, shop.item_id, shop.time)
-    for name, log in (("train", split.train_tr), ("valid", split.train_valid)):
-        table = pa.table({"SessionId": log.session_id, "ItemId": log.item_id, "Time": log.time})
-        csv.write_csv(table, folder / f"{name}.tsv", csv.WriteOptions(delimiter="\t"))
-    (folder / "space.json").write_text(SPACE)
 
 
 def run(script: str, *words: object) -> tuple[float, str]:
@@ -52,7 +40,7 @@ def run(script: str, *words: object) -> tuple[float, str]:
 
 
 def search(folder: Path, n_trials: int) -> tuple[float, list[dict[str, Any]]]:
-    logs = folder / "train.tsv", folder / "valid.tsv"
+    logs = folder / "train_tr.tsv", folder / "train_valid.tsv"
     flags = ["-nt", n_trials, "-d", "cpu", "--threads", 1, "--sampler", "random", "--no-prune", "--no-report", "-q"]
     seconds, _ = run("paropt.py", *logs, "-opf", folder / "space.json", "-fp", FIXED, "--run-dir", folder / "r", *flags)
     trials: list[dict[str, Any]] = json.loads((folder / "r" / "study.json").read_text())["trials"]
@@ -66,7 +54,8 @@ def one_process_a_trial(folder: Path, trials: list[dict[str, Any]]) -> tuple[flo
         settings = setting_values(hyper_parameters(trial["settings"]))
         parameters = folder / "parameters.py"
         parameters.write_text(parameter_file_text({name: settings[name] for name in trial["settings"]}))
-        words = [folder / "train.tsv", "-pf", parameters, "-t", folder / "valid.tsv", "-d", "cpu", "--threads", 1, "-q"]
+        logs = [folder / "train_tr.tsv", "-t", folder / "train_valid.tsv"]
+        words = [*logs, "-pf", parameters, "-d", "cpu", "--threads", 1, "-q"]
         seconds, output = run("run.py", *words)
         total_s += seconds
         training_s += float(re.findall(r"Total training time: ([\d.]+)s", output)[0])
@@ -79,7 +68,8 @@ def main() -> None:
     n_trials = parser.parse_args().trials
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_logs(folder)
+        write_logs(simulate_shop(ShopSettings(seed=5, n_items=500, n_categories=20, n_sessions=4_000)), folder)
+        (folder / "space.json").write_text(SPACE)
         ours_s, trials = search(folder, n_trials)
         theirs_s, training_s = one_process_a_trial(folder, trials)
     in_trials_s = sum(trial["seconds"] for trial in trials)

@@ -30,8 +30,6 @@ FORMAT_VERSION = 1
 _ADVICE = "Free some room, or name another folder in --run-dir"
 _FREE = {"n_epochs", "patience", "log_every", "source", "command"}
 """What may change when a run goes on: it decides no number, or only how many epochs there are."""
-
-
 _LOGS = {"train": "training log", "validation": "validation log (--validate)"}
 
 

@@ -17,7 +17,7 @@ from gru4rec.baselines.files import load
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import ConfigError
 from gru4rec.evaluate.evaluator import Scorer, State
-from gru4rec.serve.search import Best, DenseSearch, Search, best_of
+from gru4rec.serve.search import DenseSearch, Search, best_of
 from gru4rec.serve.topk import Wanted
 
 _SESSIONS_AT_ONCE = 512
@@ -157,15 +157,13 @@ class Recommender:
         """
         wanted = [each.wanted(item_idx) for each, item_idx in zip(filters, clicked, strict=True)]
         begun = [row for row, item_idx in enumerate(clicked) if item_idx]
-        found = dict.fromkeys(range(len(clicked)), Best(np.empty(0, dtype=np.int64), np.empty(0)))
-        if begun:
-            of_begun = state if len(begun) == len(clicked) else tuple(part[begun] for part in state)
-            found |= zip(begun, self._search.best(of_begun, [wanted[row] for row in begun]), strict=True)
-        found |= {row: best_of(self._support, each) for row, each in enumerate(wanted) if not clicked[row]}
-        return [
-            Recommendations(self.items.ids_of(best.item_idx), best.scores.tolist(), n_unknown)
-            for best, n_unknown in zip(found.values(), unknown, strict=True)
-        ]
+        of_begun = state if len(begun) == len(clicked) else tuple(part[begun] for part in state)
+        found = iter(self._search.best(of_begun, [wanted[row] for row in begun]) if begun else [])
+        lists = []
+        for each, item_idx, n_unknown in zip(wanted, clicked, unknown, strict=True):
+            best = next(found) if item_idx else best_of(self._support, each)
+            lists.append(Recommendations(self.items.ids_of(best.item_idx), best.scores.tolist(), n_unknown))
+        return lists
 
 
 @dataclass(frozen=True)

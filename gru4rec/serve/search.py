@@ -54,7 +54,7 @@ class DenseSearch:
 
     def best(self, state: State, wanted: Sequence[Wanted]) -> list[Best]:
         """Return the list of each session."""
-        at_once = max(1, min(512, _SCORES_AT_ONCE // self._scorer.n_items))
+        at_once = max(1, _SCORES_AT_ONCE // self._scorer.n_items)
         lists: list[Best] = []
         for first in range(0, len(wanted), at_once):
             part = slice(first, first + at_once)

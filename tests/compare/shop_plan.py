@@ -6,11 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from pyarrow import csv
-
 from gru4rec.data.simulate import ShopSettings, simulate_shop
-from gru4rec.data.simulated_logs import split_by_time
+from gru4rec.data.simulated_logs import write_logs
 
 MODELS = """
 [[models]]
@@ -35,11 +32,7 @@ neighbours = "V-SkNN"
 
 def write_shop(folder: Path) -> None:
     """Write train.tsv and test.tsv of a shop of 600 items."""
-    shop = simulate_shop(ShopSettings(seed=5, n_items=600, n_categories=30, n_sessions=3_000))
-    split = split_by_time(shop.session_id, shop.item_id, shop.time)
-    for name, log in (("train", split.train), ("test", split.test)):
-        table = pa.table({"SessionId": log.session_id, "ItemId": log.item_id, "Time": log.time})
-        csv.write_csv(table, folder / f"{name}.tsv", csv.WriteOptions(delimiter="\t"))
+    write_logs(simulate_shop(ShopSettings(seed=5, n_items=600, n_categories=30, n_sessions=3_000)), folder)
 
 
 def write_plan(folder: Path, models: str = MODELS, *, evaluation: str = "", tuning: str = "", data: str = "") -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
 import subprocess
 import sys
@@ -11,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import doors
 import pytest
 from conftest import GOLDEN, ROOT
 
@@ -27,11 +26,9 @@ STRING = "layers=6,batch_size=16,n_sample=16,n_epochs=2,seed=3"
 
 def call(door: Callable[[Sequence[str]], int], *argv: Any) -> tuple[list[str], str]:
     """Run a front door that succeeds; return its results without times, and what it says."""
-    stdout, stderr = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-        assert door([str(word) for word in argv]) == 0
-    results = re.sub(r"\t\(.*|Total training time.*", "", stdout.getvalue())
-    return results.splitlines(), stderr.getvalue()
+    status, stdout, stderr = doors.call(door, argv)
+    assert status == 0
+    return re.sub(r"\t\(.*|Total training time.*", "", stdout).splitlines(), stderr
 
 
 def used(stderr: str) -> list[str]:

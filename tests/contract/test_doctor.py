@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import re
 import subprocess
@@ -13,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import doors
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -26,10 +25,7 @@ Write = Callable[..., Path]
 
 def call(*words: Any) -> tuple[int, str, str]:
     """Run the command without its training run; returns exit status, standard output, standard error."""
-    stdout, stderr = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-        status = main(["doctor", *map(str, words), "--no-timing"])
-    return status, stdout.getvalue(), stderr.getvalue()
+    return doors.call(main, ["doctor", *words, "--no-timing"])
 
 
 @pytest.fixture

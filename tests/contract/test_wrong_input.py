@@ -6,7 +6,6 @@ received, the file, flag or row, and the way out. The fragments are written by h
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import io
 import json
@@ -28,6 +27,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import ROOT
+from doors import call
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -108,17 +108,6 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def lab(tmp_path: Path, model_file: Path) -> Lab:
     return Lab(tmp_path, model_file)
-
-
-def call(door: Callable[[Sequence[str]], int], argv: Sequence[Any]) -> tuple[Any, str, str]:
-    """Run a front door in this process and return (exit status, standard output, standard error)."""
-    stdout, stderr = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-        try:
-            status: Any = door([str(word) for word in argv])
-        except SystemExit as stop:
-            status = stop.code
-    return status, stdout.getvalue(), stderr.getvalue()
 
 
 # --- the table ---

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from pyarrow import csv
+import doors
 
 from gru4rec.cli.tune import paropt
 from gru4rec.data.simulate import ShopSettings, simulate_shop
-from gru4rec.data.simulated_logs import split_by_time
+from gru4rec.data.simulated_logs import write_logs
 
 SPACE = """{"name": "layers", "dtype": "int", "values": [4, 12], "step": 4}
 {"name": "learning_rate", "dtype": "float", "values": [0.05, 0.3], "step": 0.05}
@@ -24,11 +21,9 @@ FIXED = "n_epochs=1,n_sample=16,batch_size=16"
 
 def write_shop(folder: Path) -> None:
     """Write train.tsv and valid.tsv, and a search space."""
-    shop = simulate_shop(ShopSettings(seed=5, n_items=100, n_categories=10, n_sessions=600))
-    split = split_by_time(shop.session_id, shop.item_id, shop.time)
-    for name, log in (("train", split.train_tr), ("valid", split.train_valid)):
-        table = pa.table({"SessionId": log.session_id, "ItemId": log.item_id, "Time": log.time})
-        csv.write_csv(table, folder / f"{name}.tsv", csv.WriteOptions(delimiter="\t"))
+    paths = write_logs(simulate_shop(ShopSettings(seed=5, n_items=100, n_categories=10, n_sessions=600)), folder)
+    paths["train_tr"].replace(folder / "train.tsv")
+    paths["train_valid"].replace(folder / "valid.tsv")
     (folder / "space.json").write_text(SPACE)
 
 
@@ -41,13 +36,7 @@ def words(shop: Path, run_dir: Path, *flags: Any, fixed: str = FIXED, space: Pat
 
 def call(argv: Sequence[Any]) -> tuple[Any, str, str]:
     """Run paropt.py in this process and return (exit status, standard output, standard error)."""
-    stdout, stderr = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-        try:
-            status: Any = paropt([str(word) for word in argv])
-        except SystemExit as stop:
-            status = stop.code
-    return status, stdout.getvalue(), stderr.getvalue()
+    return doors.call(paropt, argv)
 
 
 def study_of(run_dir: Path) -> dict[str, Any]:
