@@ -12,11 +12,13 @@ from gru4rec.cli.common import add_device_option, add_output_options, add_thread
 if TYPE_CHECKING:
     from gru4rec.api import GRU4Rec
     from gru4rec.data.sessions import Sessions
-    from gru4rec.data.simulated_logs import LogColumns
+    from gru4rec.data.simulate import Shop
+    from gru4rec.data.simulated_logs import LogColumns, Split
 
 HELP = "train on a made-up shop and compare with the best possible result"
 
 K = 20
+SEED = 42
 SETTINGS: dict[str, Any] = {
     "layers": [100],
     "batch_size": 64,
@@ -30,23 +32,31 @@ SETTINGS: dict[str, Any] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("--seed", type=int, default=42, help="seed of the shop and of training (42)")
+    parser.add_argument("--seed", type=int, default=SEED, help="seed of the shop and of training (42)")
     add_device_option(parser)
     add_threads_option(parser)
     add_output_options(parser)
+
+
+def train_demo(path: str) -> None:
+    """Train on the made-up shop and save the model."""
+    from gru4rec.api import GRU4Rec
+
+    _, split = _shop(SEED)
+    gru = GRU4Rec(device="cpu", seed=SEED, **SETTINGS)
+    gru.fit(_sessions(split.train))
+    gru.savemodel(path)
 
 
 def run(args: argparse.Namespace) -> int:
     """Carry the command out."""
     from gru4rec.api import GRU4Rec
     from gru4rec.baselines.pop import PopularityScorer
-    from gru4rec.data.simulate import ShopSettings, simulate_shop
-    from gru4rec.data.simulated_logs import optimal_metrics, split_by_time
+    from gru4rec.data.simulated_logs import optimal_metrics
     from gru4rec.evaluate.evaluator import evaluate
 
     started = time.perf_counter()
-    shop = simulate_shop(ShopSettings(seed=args.seed))
-    split = split_by_time(shop.session_id, shop.item_id, shop.time)
+    shop, split = _shop(args.seed)
     train = _sessions(split.train)
     test = _sessions(split.test, train)
     say(
@@ -71,6 +81,15 @@ def run(args: argparse.Namespace) -> int:
     _print_example(gru, split.test)
     print(f"\n{time.perf_counter() - started:.0f} seconds in all. Next: gru4rec simulate data, then see README.md.")
     return 0
+
+
+def _shop(seed: int) -> tuple[Shop, Split]:
+    """Return the shop and its log, split by time."""
+    from gru4rec.data.simulate import ShopSettings, simulate_shop
+    from gru4rec.data.simulated_logs import split_by_time
+
+    shop = simulate_shop(ShopSettings(seed=seed))
+    return shop, split_by_time(shop.session_id, shop.item_id, shop.time)
 
 
 def _sessions(log: LogColumns, train: Sessions | None = None) -> Sessions:

@@ -86,11 +86,25 @@ class Vocabulary:
         place = int(np.searchsorted(ids, number))
         return int(order[place]) if place < len(ids) and ids[place] == number else None
 
+    def indices_of(self, item_ids: Sequence[Any]) -> np.ndarray:
+        """Return the item index of each id as int32 of the same length, -1 where the id is unknown."""
+        if not (self.is_integer and all(type(item_id) is int for item_id in item_ids)):
+            indices = [self.index_of(item_id) for item_id in item_ids]
+            return np.array([-1 if item_idx is None else item_idx for item_idx in indices], dtype=np.int32)
+        ids, order = self._sorted
+        try:
+            wanted = np.array(item_ids, dtype=np.int64)
+        except OverflowError:  # beyond 64 bit
+            return self.indices_of([str(item_id) for item_id in item_ids])
+        if not len(ids):
+            return np.full(len(wanted), -1, dtype=np.int32)
+        place = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+        return np.where(ids[place] == wanted, order[place], -1).astype(np.int32)
+
     def encode(self, item_ids: pa.Array) -> np.ndarray:
         """Return the item index of each id as int32 of the same length, -1 where the id is unknown."""
         if pa.types.is_integer(item_ids.type) != self.is_integer:
-            indices = [self.index_of(item_id) for item_id in item_ids.to_pylist()]
-            return np.array([-1 if item_idx is None else item_idx for item_idx in indices], dtype=np.int32)
+            return self.indices_of(item_ids.to_pylist())
         found = pc.index_in(item_ids, value_set=self.item_ids)
         item_idx: np.ndarray = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
         return item_idx

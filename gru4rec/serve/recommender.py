@@ -22,6 +22,7 @@ from gru4rec.serve.topk import Wanted
 
 _SESSIONS_AT_ONCE = 512
 
+Clicks = Sequence[int] | np.ndarray
 Exclude = Literal["seen", "current"] | Iterable[Any] | None
 
 
@@ -106,6 +107,10 @@ class Recommender:
         """Start a session that is told its clicks one by one."""
         return LiveSession(self)
 
+    def start(self, n_sessions: int) -> State:
+        """Return the state of sessions without events."""
+        return self._scorer.start(n_sessions)
+
     def known(self, session: Sequence[Any]) -> list[int]:
         """Return the item indices of a session's known items.
 
@@ -114,11 +119,18 @@ class Recommender:
         """
         if isinstance(session, str | bytes):
             raise ConfigError(f"a session is a list of item ids, not the text {session!r}. Write [{session!r}]")
-        return [idx for idx in map(self.items.index_of, session) if idx is not None]
+        item_idx = self.items.indices_of(session)
+        known: list[int] = item_idx[item_idx >= 0].tolist()
+        return known
 
-    def states_of(self, clicked: Sequence[Sequence[int]]) -> State:
-        """Return the states after all clicks, one GRU step at a time for all sessions that have one left."""
-        state = self._scorer.start(len(clicked))
+    def states_of(self, clicked: Sequence[Clicks], state: State | None = None) -> State:
+        """Return the states after all clicks, one GRU step at a time for all sessions that have one left.
+
+        Args:
+            clicked: Item indices of R sessions.
+            state: Before the clicks, changed in place; None: sessions without events.
+        """
+        state = self.start(len(clicked)) if state is None else state
         lengths = np.array([len(item_idx) for item_idx in clicked])
         for step in range(int(lengths.max(initial=0))):
             rows = np.flatnonzero(lengths > step).tolist()
@@ -145,7 +157,7 @@ class Recommender:
         return Filters(k, _ascending([] if exclude is None else self.known(list(exclude))), allowed)
 
     def lists(
-        self, state: State, clicked: Sequence[Sequence[int]], unknown: Sequence[int], filters: Sequence[Filters]
+        self, state: State, clicked: Sequence[Clicks], unknown: Sequence[int], filters: Sequence[Filters]
     ) -> list[Recommendations]:
         """Turn R states into R lists; sessions without a known item get the popular ones.
 
@@ -156,12 +168,12 @@ class Recommender:
             filters: Of each session.
         """
         wanted = [each.wanted(item_idx) for each, item_idx in zip(filters, clicked, strict=True)]
-        begun = [row for row, item_idx in enumerate(clicked) if item_idx]
+        begun = [row for row, item_idx in enumerate(clicked) if len(item_idx)]
         of_begun = state if len(begun) == len(clicked) else tuple(part[begun] for part in state)
         found = iter(self._search.best(of_begun, [wanted[row] for row in begun]) if begun else [])
         lists = []
         for each, item_idx, n_unknown in zip(wanted, clicked, unknown, strict=True):
-            best = next(found) if item_idx else best_of(self._support, each)
+            best = next(found) if len(item_idx) else best_of(self._support, each)
             lists.append(Recommendations(self.items.ids_of(best.item_idx), best.scores.tolist(), n_unknown))
         return lists
 
@@ -184,14 +196,14 @@ class Filters:
     exclude_seen: bool = False
     exclude_current: bool = False
 
-    def wanted(self, clicked: Sequence[int]) -> Wanted:
+    def wanted(self, clicked: Clicks) -> Wanted:
         """Return what the list of a session is to hold."""
         own = clicked if self.exclude_seen else clicked[-1:] if self.exclude_current else []
         excluded = np.union1d(self.excluded_idx, _ascending(own)) if len(own) else self.excluded_idx
         return Wanted(self.k, excluded, self.allowed_idx)
 
 
-def _ascending(item_idx: Sequence[int]) -> np.ndarray:
+def _ascending(item_idx: Clicks) -> np.ndarray:
     return np.unique(np.array(item_idx, dtype=np.int32))
 
 

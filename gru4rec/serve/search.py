@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import torch
 
+from gru4rec.errors import ConfigError
 from gru4rec.evaluate.evaluator import Scorer, State, block_width, score_blocks
 from gru4rec.model.scorer import GRUScorer
 from gru4rec.serve.topk import Wanted, top_k
 
-if TYPE_CHECKING:
-    from gru4rec.serve.scan import ScanKind
+SearchKind = Literal["dense", "float32", "bf16", "int8"]
+"""Score everything, or scan a copy of the item matrix in one of three number types."""
+SEARCH_KINDS: tuple[SearchKind, ...] = get_args(SearchKind)
 
 _SCORES_AT_ONCE = 16_000_000
 """Scores held at a time: sessions are cut so that sessions x items stays below (64 MB)."""
@@ -75,7 +77,7 @@ class ScanSearch:
         table: The table.
     """
 
-    def __init__(self, scorer: GRUScorer, kind: ScanKind, *, threads: int = 1) -> None:
+    def __init__(self, scorer: GRUScorer, kind: Literal["float32", "bf16", "int8"], *, threads: int = 1) -> None:
         from gru4rec.serve.scan import ScanTable
 
         weight_NH, bias_N = scorer.output_weights()
@@ -125,6 +127,27 @@ def can_scan(scorer: Scorer) -> bool:
     if not (HAVE_NUMBA and isinstance(scorer, GRUScorer)):
         return False
     return scorer.output_weights()[0].dtype == torch.float32 and scorer.device.type == "cpu"
+
+
+def make_search(scorer: Scorer, kind: SearchKind, *, threads: int = 1) -> Search:
+    """Return what finds a model's lists in one of the ways.
+
+    Args:
+        scorer: The model.
+        kind: The way.
+        threads: Parts of a scan side by side.
+
+    Raises:
+        ConfigError: The model cannot be scanned.
+    """
+    if kind == "dense":
+        return DenseSearch(scorer)
+    if not can_scan(scorer) or not isinstance(scorer, GRUScorer):
+        raise ConfigError(
+            f"{kind} scans the item matrix of a GRU4Rec in float32 with compiled loops, and this model or machine has "
+            "none. Choose dense"
+        )
+    return ScanSearch(scorer, kind, threads=threads)
 
 
 def all_scores(scorer: Scorer, state: State) -> np.ndarray:

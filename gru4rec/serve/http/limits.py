@@ -1,0 +1,113 @@
+"""What a request may cost before it is understood: its size, the time its body takes, and the queue it would join."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gru4rec.serve.batcher import BusyError
+from gru4rec.serve.http.answers import problem
+from gru4rec.serve.settings import Limits
+
+_QUEUED = ("/v1/recommend", "/v1/sessions/")
+
+
+class BodyLimit:
+    """Reads a request's whole body first, and answers 413 or 408 where it is too large or too slow.
+
+    Args:
+        app: What answers those that pass.
+        limits: Size and time.
+    """
+
+    def __init__(self, app: ASGIApp, *, limits: Limits) -> None:
+        self._app, self._limits = app, limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on with its body in one piece."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        most = self._limits.body_bytes
+        try:
+            async with asyncio.timeout(self._limits.body_s):
+                body = await _body(scope, receive, most)
+        except TimeoutError:
+            await _close(
+                problem(408, f"the body took longer than {self._limits.body_s:g} s. Send it at once"),
+                scope,
+                receive,
+                send,
+            )
+            return
+        except _TooLargeError:
+            await _close(
+                problem(413, f"the body is larger than {most:,} bytes. Send less at once"), scope, receive, send
+            )
+            return
+        if body is None:  # the caller has gone
+            return
+        first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_again() -> Message:
+            return first.pop() if first else await receive()
+
+        await self._app(scope, receive_again, send)
+
+
+class Shedding:
+    """Turns requests for lists away (429) while those that wait already would keep them waiting too long.
+
+    Args:
+        app: What answers those that pass.
+        check_room: Raises BusyError while there is no room.
+        on_shed: Told of each request that is turned away.
+    """
+
+    def __init__(self, app: ASGIApp, *, check_room: Callable[[], None], on_shed: Callable[[], None]) -> None:
+        self._app, self._check_room, self._on_shed = app, check_room, on_shed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 429."""
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(_QUEUED):
+            try:
+                self._check_room()
+            except BusyError as error:
+                self._on_shed()
+                await busy(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def busy(error: BusyError) -> Response:
+    """Return the answer to who has to come again."""
+    return problem(429, "too much is waiting. Come again after the seconds in Retry-After", retry_after_s=error.wait_s)
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+async def _body(scope: Scope, receive: Receive, most: int) -> bytes | None:
+    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    if not declared.isdigit() or int(declared[:20]) > most:
+        raise _TooLargeError
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        if len(body) > most:
+            raise _TooLargeError
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+async def _close(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer and close the connection: the rest of the body is not read."""
+    response.headers["Connection"] = "close"
+    await response(scope, receive, send)
