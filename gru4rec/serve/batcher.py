@@ -94,7 +94,7 @@ class Task:
     filters: Filters
     state: State | None
     deadline: float
-    answer: asyncio.Future[Scored] | None = None
+    answer: asyncio.Future[Scored | Exception] | None = None
     arrived: float = field(default_factory=time.monotonic)
     n_read: int = 0
 
@@ -135,6 +135,10 @@ class Batcher:
         """Estimated seconds until all that wait are answered."""
         return self._n_waiting * self._session_s
 
+    def expect(self, session_s: float) -> None:
+        """Say what a session will cost, until that is known from those that were scored."""
+        self._session_s = session_s
+
     def start(self) -> None:
         """Start the thread; answers go to the running event loop."""
         self._loop = asyncio.get_running_loop()
@@ -166,11 +170,7 @@ class Batcher:
             for task in tasks:
                 task.answer = self._loop.create_future()
                 self._queue.put(task)
-            answers = await asyncio.gather(*(task.answer for task in tasks if task.answer), return_exceptions=True)
-            for answer in answers:
-                if isinstance(answer, BaseException):
-                    raise answer
-            return [answer for answer in answers if isinstance(answer, Scored)]
+            return [_scored(await task.answer) for task in tasks if task.answer is not None]
         finally:
             self._n_waiting -= len(tasks)
 
@@ -259,6 +259,8 @@ def _read_on(recommender: Recommender, group: Sequence[Task]) -> None:
 
 def _together(recommender: Recommender, group: Sequence[Task]) -> State:
     """Return the states of sessions as one, copied."""
+    if all(task.state is None for task in group):
+        return recommender.start(len(group))
     rows = [recommender.start(1) if task.state is None else task.state for task in group]
     return tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
 
@@ -266,9 +268,11 @@ def _together(recommender: Recommender, group: Sequence[Task]) -> State:
 def _deliver(answers: Sequence[tuple[Task, Scored | Exception]]) -> None:
     """Hand answers over, in the event loop; who has gone away gets none."""
     for task, answer in answers:
-        if task.answer is None or task.answer.done():
-            continue
-        if isinstance(answer, Exception):
-            task.answer.set_exception(answer)
-        else:
+        if task.answer is not None and not task.answer.done():
             task.answer.set_result(answer)
+
+
+def _scored(answer: Scored | Exception) -> Scored:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer

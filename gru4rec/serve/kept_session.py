@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from gru4rec.evaluate.evaluator import State
+from gru4rec.serve.settings import STATE_TYPES
 
 TAG_BYTES = 8
 _FORMAT = 1
@@ -94,8 +95,10 @@ class KeptSession:
             version, model_version, n_clicks, n_ids, ids, item_idx, state_type, state = msgpack.unpackb(
                 packed[TAG_BYTES:]
             )
-            if version != _FORMAT or state_type not in ("float32", "float16"):
+            if version != _FORMAT or state_type not in STATE_TYPES:
                 raise ValueError(f"format {version}, {state_type}")
+            if [type(each) for each in (model_version, n_clicks, n_ids, ids)] != [str, int, int, bytes]:
+                raise ValueError("fields of other types")
             rows = None if state is None else tuple(np.frombuffer(row, state_type).astype(np.float32) for row in state)
             known = np.frombuffer(item_idx, np.int32)
         except (ValueError, TypeError, msgpack.UnpackException) as error:

@@ -128,13 +128,17 @@ class Recommender:
 
         Args:
             clicked: Item indices of R sessions.
-            state: Before the clicks, changed in place; None: sessions without events.
+            state: Before the clicks; may be changed in place. None: sessions without events.
         """
         state = self.start(len(clicked)) if state is None else state
         lengths = np.array([len(item_idx) for item_idx in clicked])
         for step in range(int(lengths.max(initial=0))):
             rows = np.flatnonzero(lengths > step).tolist()
-            after = self._scorer.advance(tuple(part[rows] for part in state), [clicked[row][step] for row in rows])
+            newest = [clicked[row][step] for row in rows]
+            if len(rows) == len(clicked):
+                state = self._scorer.advance(state, newest)
+                continue
+            after = self._scorer.advance(tuple(part[rows] for part in state), newest)
             for part, new_part in zip(state, after, strict=True):
                 part[rows] = new_part
         return state

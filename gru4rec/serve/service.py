@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gru4rec.errors import GRU4RecError
-from gru4rec.serve.batcher import Batcher, BusyError, Scored, Task
+from gru4rec.serve.batcher import Batcher, BusyError, Scored, Task, TooLateError
 from gru4rec.serve.catalogue import Catalogue
 from gru4rec.serve.kept_session import TAG_BYTES, KeptSession, rows_of, state_of
 from gru4rec.serve.metrics import Metrics
@@ -146,7 +146,7 @@ class Service:
             GRU4RecError: A model or the catalogue cannot be used.
         """
         self.models = self._load()
-        self._name_versions()
+        self._greet()
 
     def start(self) -> None:
         """Begin to answer, in the running event loop."""
@@ -168,7 +168,7 @@ class Service:
             for model in self.models.values():
                 self.metrics.model.labels(model.name, model.version).set(0)
             self.models = models
-            self._name_versions()
+            self._greet()
             self.metrics.reloads.labels("done").inc()
             logger.info("reloaded", extra={"model_version": models["main"].version})
 
@@ -189,7 +189,9 @@ class Service:
             for name, path in files.items()
         }
 
-    def _name_versions(self) -> None:
+    def _greet(self) -> None:
+        """Take note of new models."""
+        self.batcher.expect(self.models["main"].session_s)
         for model in self.models.values():
             self.metrics.model.labels(model.name, model.version).set(1)
 
@@ -324,6 +326,7 @@ class Service:
     async def _aside(self, work: Callable[[], Found]) -> Found:
         """Do what is not a list in a thread of its own, one piece at a time."""
         if self._n_aside >= _MOST_ASIDE:
+            self.metrics.shed.inc()
             raise BusyError(1.0)
         self._n_aside += 1
         try:
@@ -405,8 +408,15 @@ class Service:
         return Task(model.recommender, clicks, seen, filters, None, deadline)
 
     async def _scored(self, tasks: Sequence[Task]) -> list[Scored]:
-        self.batcher.check_room()
-        return await self.batcher.score(tasks)
+        try:
+            self.batcher.check_room()
+            return await self.batcher.score(tasks)
+        except BusyError:
+            self.metrics.shed.inc()
+            raise
+        except TooLateError:
+            self.metrics.too_late.inc()
+            raise
 
     def _answer(self, model: ServedModel, scored: Scored, unknown: list[Any]) -> Answer:
         if unknown:

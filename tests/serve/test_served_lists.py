@@ -1,4 +1,4 @@
-"""What is served is what is evaluated and what the library recommends: every click of every test session, bit by bit."""
+"""What is served is what is evaluated and what the library recommends: each click of each test session, bit by bit."""
 
 from __future__ import annotations
 
