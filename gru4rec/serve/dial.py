@@ -11,6 +11,7 @@ import torch
 
 from gru4rec.evaluate.evaluator import Scorer, State
 from gru4rec.serve.search import SEARCH_KINDS, ScanSearch, Search, SearchKind, can_scan, make_search
+from gru4rec.serve.settings import SearchChoice
 from gru4rec.serve.topk import Wanted
 
 _CLICKS = 3
@@ -80,6 +81,22 @@ def read_dial(
             finder.table.n_bytes if isinstance(finder, ScanSearch) else 0,
             build_s,
         )
+
+
+def search_of(scorer: Scorer, choice: SearchChoice, *, threads: int = 1) -> tuple[SearchKind, Search]:
+    """Return what finds a model's lists in the way that was chosen, and the name of the way.
+
+    Args:
+        scorer: The model.
+        choice: The way; ``auto``: the fastest.
+        threads: Parts of a scan side by side.
+
+    Raises:
+        ConfigError: The model cannot be scanned.
+    """
+    if choice == "auto":
+        return fastest(scorer, threads=threads)
+    return choice, make_search(scorer, choice, threads=threads)
 
 
 def fastest(scorer: Scorer, *, threads: int = 1) -> tuple[SearchKind, Search]:

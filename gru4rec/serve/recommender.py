@@ -6,6 +6,7 @@ session; the scores are those of the evaluation, to the last bit.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from gru4rec.baselines.files import load
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import ConfigError
 from gru4rec.evaluate.evaluator import Scorer, State
+from gru4rec.serve.dial import search_of
 from gru4rec.serve.search import DenseSearch, Search, best_of
+from gru4rec.serve.settings import SearchChoice
 from gru4rec.serve.topk import Wanted
 
 _SESSIONS_AT_ONCE = 512
@@ -42,7 +45,7 @@ class Recommendations:
 
 
 class Recommender:
-    """Recommends the next items of sessions.
+    """Recommends the next items of sessions. Threads may share it.
 
     Args:
         scorer: A trained model, a baseline or a hybrid.
@@ -58,14 +61,21 @@ class Recommender:
         self.items = items
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "cpu") -> Recommender:
+    def load(cls, path: str | Path, *, device: str = "cpu", search: SearchChoice = "dense") -> Recommender:
         """Read a model file of any kind: GRU4Rec, a baseline, a hybrid.
+
+        Args:
+            path: The file.
+            device: Where a GRU4Rec computes.
+            search: How its lists are found. All ways are exact: ``dense`` scores everything; ``int8``, ``bf16`` and
+                ``float32`` scan a copy of the item matrix, on the CPU; ``auto`` is the fastest.
 
         Raises:
             ModelFileError: The file cannot be used.
+            ConfigError: The model cannot be scanned.
         """
         fitted = load(path, device=device)
-        return cls(fitted.scorer, fitted.items, fitted.support)
+        return cls(fitted.scorer, fitted.items, fitted.support, search=search_of(fitted.scorer, search)[1])
 
     def recommend(
         self, session: Sequence[Any], k: int = 20, *, exclude: Exclude = None, allow: Iterable[Any] | None = None
@@ -214,14 +224,17 @@ def _ascending(item_idx: Clicks) -> np.ndarray:
 class LiveSession:
     """A visitor's session: tell it each click, ask it for a list at any time. Costs one GRU step a click.
 
+    Threads may share it, as they may share a recommender.
+
     Attributes:
         n_unknown: Clicks so far on items that the model does not know.
     """
 
     def __init__(self, recommender: Recommender) -> None:
         self._recommender = recommender
-        self._state = recommender._scorer.start(1)
+        self._state = recommender.start(1)
         self._clicked: list[int] = []
+        self._lock = threading.Lock()
         self.n_unknown = 0
 
     def update(self, item_id: Any) -> bool:
@@ -231,14 +244,17 @@ class LiveSession:
             False where the model does not know the item: the click is counted in ``n_unknown`` and no more.
         """
         item_idx = self._recommender.items.index_of(item_id)
-        if item_idx is None:
-            self.n_unknown += 1
-            return False
-        self._state = self._recommender._scorer.advance(self._state, [item_idx])
-        self._clicked.append(item_idx)
-        return True
+        with self._lock:
+            if item_idx is None:
+                self.n_unknown += 1
+                return False
+            self._state = self._recommender.states_of([[item_idx]], self._state)
+            self._clicked.append(item_idx)
+            return True
 
     def recommend(self, k: int = 20, *, exclude: Exclude = None, allow: Iterable[Any] | None = None) -> Recommendations:
         """Recommend the next items; see :meth:`Recommender.recommend_batch`."""
         filters = self._recommender.filters(k, exclude=exclude, allow=allow)
-        return self._recommender.lists(self._state, [self._clicked], [self.n_unknown], [filters])[0]
+        with self._lock:
+            state, clicked, n_unknown = self._state, list(self._clicked), self.n_unknown
+        return self._recommender.lists(state, [clicked], [n_unknown], [filters])[0]

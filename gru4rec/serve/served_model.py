@@ -21,9 +21,9 @@ from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import ModelFileError
 from gru4rec.model.scorer import GRUScorer
 from gru4rec.serve.catalogue import Catalogue, ItemDetails
-from gru4rec.serve.dial import fastest
+from gru4rec.serve.dial import search_of
 from gru4rec.serve.recommender import Recommender
-from gru4rec.serve.search import Best, DenseSearch, make_search
+from gru4rec.serve.search import Best, DenseSearch
 from gru4rec.serve.settings import SearchChoice
 from gru4rec.serve.topk import top_k
 
@@ -132,10 +132,7 @@ def load_served(
     version = version_of(path)
     if before != _stamp(path):
         raise ModelFileError(f"{path} was replaced while it was read. Load it again")
-    if search == "auto":
-        found_by, finder = fastest(fitted.scorer, threads=threads)
-    else:
-        found_by, finder = search, make_search(fitted.scorer, search, threads=threads)
+    found_by, finder = search_of(fitted.scorer, search, threads=threads)
     recommender = Recommender(fitted.scorer, fitted.items, fitted.support, search=finder)
     details = ItemDetails(fitted.items, fitted.support, catalogue)
     loaded_at = datetime.now(UTC).isoformat(timespec="seconds")

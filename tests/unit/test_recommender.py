@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from gru4rec.data.sessions import Sessions
 from gru4rec.errors import ConfigError
 from gru4rec.serve import recommender as recommender_module
 from gru4rec.serve import search as search_module
+from gru4rec.serve.recommender import Recommendations, Recommender
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +169,30 @@ def test_refitted_or_moved_model_recommends_from_its_new_weights(golden_train: S
     fresh = GRU4Rec(device="cpu", layers=[12], n_epochs=1, batch_size=16, n_sample=32, seed=2).fit(golden_train)
     assert refitted.recommend(session) == fresh.recommend(session) != first
     assert refitted.to("cpu").recommend(session) == fresh.recommend(session)
+
+
+def test_threads_share_a_recommender_and_a_session(gru: GRU4Rec) -> None:
+    recommender = gru.recommender()
+    shared = recommender.session()
+    items = recommender.items.ids_of([4, 30, 5, 111])
+    alone = recommender.recommend_batch([[item] * 25 for item in items], 5)
+
+    def visit(item: int) -> Recommendations:
+        own = recommender.session()
+        for _ in range(25):
+            own.update(item)
+            shared.update(items[0])
+            shared.recommend(5)
+        return own.recommend(5)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(visit, items)) == alone
+    assert shared.recommend(5) == recommender.recommend([items[0]] * 100, 5)
+
+
+@pytest.mark.parametrize("search", ["auto", "int8", "bf16", "float32"])
+def test_recommender_from_file_finds_the_same_lists_in_every_way(
+    gru: GRU4Rec, session: list[int], tmp_path: Path, search: str
+) -> None:
+    gru.savemodel(tmp_path / "model.pt")
+    assert Recommender.load(tmp_path / "model.pt", search=search).recommend(session, 50) == gru.recommend(session, 50)
