@@ -20,7 +20,7 @@ from gru4rec.data.session_map import ids_as_bytes
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import ModelFileError
 from gru4rec.model.scorer import GRUScorer
-from gru4rec.serve.catalogue import Catalogue, ItemDetails
+from gru4rec.serve.items.catalogue import Catalogue, ItemDetails
 from gru4rec.serve.dial import search_of
 from gru4rec.serve.recommender import Recommender
 from gru4rec.serve.search import Best, DenseSearch

@@ -15,7 +15,7 @@ import numpy as np
 
 from gru4rec.errors import GRU4RecError
 from gru4rec.serve.batcher import Batcher, BusyError, Scored, Task, TooLateError
-from gru4rec.serve.catalogue import Catalogue
+from gru4rec.serve.items.catalogue import Catalogue
 from gru4rec.serve.kept_session import TAG_BYTES, KeptSession, rows_of, state_of
 from gru4rec.serve.metrics import Metrics
 from gru4rec.serve.recommender import Filters

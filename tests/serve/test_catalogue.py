@@ -18,7 +18,7 @@ import pytest
 
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import ConfigError, DataError
-from gru4rec.serve.catalogue import Catalogue, ItemDetails
+from gru4rec.serve.items.catalogue import Catalogue, ItemDetails
 
 SHOP = pa.table(
     {
@@ -279,7 +279,7 @@ def test_having_cannot_be_changed_by_its_caller(shop: ItemDetails) -> None:
 
 
 def test_having_remembers_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gru4rec.serve.item_filter._REMEMBERED_BYTES", 2000)
+    monkeypatch.setattr("gru4rec.serve.items.filter._REMEMBERED_BYTES", 2000)
     table = pa.table({"ItemId": [10, 20], "a": [1, 2]})
     found = details(table, tmp_path)
     first = found.having({"a": [1, 2]})
@@ -345,7 +345,7 @@ def test_search_puts_the_very_id_first() -> None:
 
 
 def test_search_is_that_of_looking_at_every_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gru4rec.serve.item_search._BYTES_AT_ONCE", 7)
+    monkeypatch.setattr("gru4rec.serve.items.find._BYTES_AT_ONCE", 7)
     rng = np.random.default_rng(1)
     letters = np.array(list("abÉ√"))
     titles = ["".join(letters[rng.integers(0, 4, rng.integers(0, 6))]) for _ in range(300)]

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 
 from gru4rec.data.vocabulary import Vocabulary, integers_where_possible
 from gru4rec.errors import ConfigError, DataError
-from gru4rec.serve.catalogue_file import read_columns
-from gru4rec.serve.item_column import Value, kind_of
-from gru4rec.serve.item_filter import ItemFilter
-from gru4rec.serve.item_search import ItemSearch
-from gru4rec.serve.pictures import file_of, is_picture, origins_of
+from gru4rec.serve.items.catalogue_file import read_columns
+from gru4rec.serve.items.column import Value, kind_of
+from gru4rec.serve.items.filter import ItemFilter
+from gru4rec.serve.items.find import ItemSearch
+from gru4rec.serve.items.pictures import file_of, is_picture, origins_of
 
 _SHOWN = ("title", "picture")
 
@@ -140,7 +140,7 @@ class ItemDetails:
         return origins_of(self._of_items(self._catalogue.pictures))
 
     def having(self, where: Mapping[str, Sequence[Value]]) -> np.ndarray:
-        """Return the items that have one of the values in every column; how values compare: ``item_column``.
+        """Return the items that have one of the values in every column; how values compare: ``column``.
 
         Returns:
             Int32 item indices, ascending, distinct, read-only. Items that the catalogue does not know are not among

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from gru4rec.serve.item_column import ItemColumn, Value
+from gru4rec.serve.items.column import ItemColumn, Value
 
 _REMEMBERED_BYTES = 64_000_000
 _ANSWER_BYTES = 500

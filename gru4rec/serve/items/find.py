@@ -29,7 +29,7 @@ class ItemSearch:
         self._order = np.argsort(-np.asarray(support, dtype=np.float64), kind="stable")
 
     def search(self, text: str, limit: int) -> np.ndarray:
-        """Return the items of a text; see :meth:`gru4rec.serve.catalogue.ItemDetails.search`."""
+        """Return the items of a text; see :meth:`gru4rec.serve.items.catalogue.ItemDetails.search`."""
         text = text.strip()
         if not text:
             return self._order[:limit]
