@@ -7,6 +7,7 @@ the file, not how a model is trained or used.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -31,6 +32,8 @@ from gru4rec.model.network import GRU4RecModel
 FORMAT_NAME = "gru4rec"
 FORMAT_VERSION = 2
 """The newest that is read. Models of GRU4Rec are written as version 1; other kinds came with 2."""
+
+VERSION_DIGITS = 16
 
 Status = Literal["finished", "checkpoint", "diverged", "converted"]
 
@@ -114,6 +117,19 @@ def write_model_file(
     whole["header_checksum"] = _header_checksum(whole)
     with _replacing(Path(path)) as temporary:
         save_file(tensors, temporary, metadata={FORMAT_NAME: json.dumps(whole)})
+
+
+def version_of(path: str | Path) -> str:
+    """Return what names a model by its contents: the first digits of the SHA-256 of its file.
+
+    Raises:
+        ModelFileError: It cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:VERSION_DIGITS]
+    except OSError as error:
+        raise ModelFileError(f"cannot read model file {path}: {error.strerror}. Check the path") from None
 
 
 @dataclass(frozen=True)

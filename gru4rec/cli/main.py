@@ -12,11 +12,13 @@ from collections.abc import Sequence
 
 from gru4rec import __version__
 from gru4rec.cli import (
+    batch,
     compare,
     convert,
     demo,
     doctor,
     evaluate,
+    export,
     monitor,
     prepare,
     recommend,
@@ -25,6 +27,7 @@ from gru4rec.cli import (
     simulate,
     train,
     tune,
+    verify_export,
 )
 from gru4rec.cli.common import guarded
 
@@ -38,10 +41,13 @@ _COMMANDS = {
     "tune": tune,
     "evaluate": evaluate,
     "recommend": recommend,
+    "batch": batch,
     "serve": serve,
     "reproduce": reproduce,
     "compare": compare,
     "convert": convert,
+    "export": export,
+    "verify-export": verify_export,
 }
 
 

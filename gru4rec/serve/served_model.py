@@ -15,19 +15,19 @@ import numpy as np
 import torch
 
 from gru4rec.baselines.files import Fitted, load
+from gru4rec.bundle import VERSION_DIGITS, version_of
 from gru4rec.config import setting_values
 from gru4rec.data.session_map import ids_as_bytes
 from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.errors import ModelFileError
 from gru4rec.model.scorer import GRUScorer
-from gru4rec.serve.items.catalogue import Catalogue, ItemDetails
 from gru4rec.serve.dial import search_of
+from gru4rec.serve.items.catalogue import Catalogue, ItemDetails
 from gru4rec.serve.recommender import Recommender
 from gru4rec.serve.search import Best, DenseSearch
 from gru4rec.serve.settings import SearchChoice
 from gru4rec.serve.topk import top_k
 
-_VERSION_DIGITS = 16
 _TRIES = 3
 
 
@@ -108,7 +108,7 @@ class ServedModel:
         """A digest of the training log's items and how often each was clicked."""
         digest = hashlib.sha256(np.ascontiguousarray(self.fitted.support).tobytes())
         digest.update(ids_as_bytes(self.items))
-        return digest.hexdigest()[:_VERSION_DIGITS]
+        return digest.hexdigest()[:VERSION_DIGITS]
 
 
 def load_served(
@@ -138,19 +138,6 @@ def load_served(
     loaded_at = datetime.now(UTC).isoformat(timespec="seconds")
     model = ServedModel(name, version, Path(path).name, fitted, recommender, found_by, details, loaded_at)
     return replace(model, session_s=_tried(model))
-
-
-def version_of(path: str | Path) -> str:
-    """Return the first digits of the SHA-256 of a file.
-
-    Raises:
-        ModelFileError: It cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:_VERSION_DIGITS]
-    except OSError as error:
-        raise ModelFileError(f"cannot read model file {path}: {error.strerror}. Check the path") from None
 
 
 def _tried(model: ServedModel) -> float:

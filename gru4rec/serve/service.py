@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 import weakref
@@ -190,7 +191,8 @@ class Service:
         }
 
     def _greet(self) -> None:
-        """Take note of new models."""
+        """Take note of new models, and keep the collector from walking over all that was loaded: that stops all."""
+        gc.freeze()
         self.batcher.expect(self.models["main"].session_s)
         for model in self.models.values():
             self.metrics.model.labels(model.name, model.version).set(1)

@@ -23,6 +23,8 @@ LAYERS = [
     {"train"},
     {"evaluate", "baselines"},
     {"serve"},
+    {"scale"},
+    {"export"},
     {"api"},
     {"runs"},
     {"reproduce"},

@@ -130,6 +130,18 @@ def test_reload_of_a_damaged_file_keeps_the_model(tmp_path: Path) -> None:
         assert any(event["event"].startswith("reload failed") for event in service.events())
 
 
+def test_reloads_let_old_models_go(tmp_path: Path) -> None:
+    path = random_model(tmp_path / "served.gru4rec", n_items=100_000, layers=(64,))  # 26 MB, and 7 MB to scan
+    with served(path, log=tmp_path / "log", env=ADMIN_ENV) as service:
+        process = psutil.Process(service.pid)
+        for _ in range(3):
+            assert service.ask("POST", "/admin/reload", headers=ADMIN)[0] == 200
+        before = process.memory_info().rss
+        for _ in range(6):
+            assert service.ask("POST", "/admin/reload", headers=ADMIN)[0] == 200
+        assert process.memory_info().rss - before < 60e6
+
+
 def test_reload_reaches_all_workers(tmp_path: Path) -> None:
     path = random_model(tmp_path / "served.gru4rec", seed=1)
     words = [path, "--workers", 2, "--stateless"]

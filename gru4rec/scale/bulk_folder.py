@@ -1,0 +1,148 @@
+"""The folder of an unfinished run in bulk: what it was asked for, the parts that are done, and the file they become.
+
+Each part is there whole or not at all, so a run that was killed goes on with the first part that is missing. Knows
+tables, not models.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as papq
+from filelock import FileLock, Timeout
+
+from gru4rec.errors import ConfigError, DataError
+from gru4rec.whole import write_whole
+
+_MANIFEST = "manifest.json"
+_ADVICE = "Free some space, or give -o another path, and go on with --resume"
+_GROUP_BYTES = 32_000_000
+"""Size of a row group in memory, from which on it is written."""
+
+
+class BulkFolder:
+    """The parts of an output file, beside it.
+
+    Args:
+        output: The file that will be written.
+        asked: What decides the contents of the file; kept as JSON.
+        resume: Go on with what is there.
+
+    Attributes:
+        path: The folder.
+        is_new: Whether nothing was there to go on with.
+
+    Raises:
+        ConfigError: A run is there and ``resume`` is False, it was asked for something else, another process works at
+            it, or the folder is of something else.
+        DataError: The folder cannot be written.
+    """
+
+    def __init__(self, output: Path, asked: Mapping[str, Any], *, resume: bool) -> None:
+        self.output, self.path = output, output.with_name(f"{output.name}.parts")
+        before = self._before(resume)
+        if before is not None:
+            self._check_same(before, json.loads(json.dumps(asked)))
+        self.is_new = before is None
+        try:
+            self.path.mkdir(exist_ok=True)
+            self._lock = FileLock(self.path / ".lock")
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ConfigError(f"another process works in {self.path}. Wait for it, or give -o another path") from None
+        except OSError as error:
+            raise DataError(f"cannot write to {self.path}: {error.strerror}. Give -o another path") from None
+        if self.is_new:
+            text = json.dumps(asked, indent=1) + "\n"
+            write_whole(self.path / _MANIFEST, lambda path: path.write_text(text, encoding="utf-8"), advice=_ADVICE)
+
+    def has(self, part: int, n_rows: int) -> bool:
+        """Tell whether a part is done; one that a power cut has damaged is not."""
+        try:
+            return int(papq.read_metadata(self._part(part)).num_rows) == n_rows
+        except (OSError, pa.ArrowException):
+            return False
+
+    def write(self, part: int, table: pa.Table) -> None:
+        """Keep a part.
+
+        Raises:
+            DataError: It cannot be written.
+        """
+        write_whole(self._part(part), lambda path: papq.write_table(table, path, compression="zstd"), advice=_ADVICE)
+
+    def finish(self, n_parts: int, schema: pa.Schema) -> None:
+        """Join the parts to the output, a few at a time, and remove the folder.
+
+        Raises:
+            DataError: The output cannot be written.
+        """
+
+        def write(path: Path) -> None:
+            with papq.ParquetWriter(path, schema, compression="zstd") as writer:
+                for table in self._groups(n_parts, schema):
+                    writer.write_table(table, row_group_size=max(1, table.num_rows))
+
+        write_whole(self.output, write, advice=_ADVICE)
+        self.close()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let other processes work in the folder."""
+        self._lock.release()
+
+    def discard_unbegun(self) -> None:
+        """Remove the folder if no part is done: what is wrong was wrong from the beginning."""
+        self.close()
+        if not any(self.path.glob("part-*.parquet")):
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def _groups(self, n_parts: int, schema: pa.Schema) -> Iterator[pa.Table]:
+        waiting: list[pa.Table] = []
+        for part in range(n_parts):
+            waiting.append(papq.read_table(self._part(part), schema=schema, partitioning=None))
+            if part + 1 == n_parts or sum(table.nbytes for table in waiting) >= _GROUP_BYTES:
+                yield pa.concat_tables(waiting)
+                waiting = []
+
+    def _part(self, part: int) -> Path:
+        return self.path / f"part-{part:07}.parquet"
+
+    def _before(self, resume: bool) -> Any:
+        """Return what the run that is there was asked for; None where there is none."""
+        manifest = self.path / _MANIFEST
+        if not manifest.exists():
+            if self.path.exists() and not self._is_unused():
+                raise ConfigError(f"{self.path} is there and is of something else. Give -o another path")
+            return None
+        if not resume:
+            raise ConfigError(
+                f"{self.path} holds a run that did not come to its end. Add --resume to go on with it, or delete it"
+            )
+        try:
+            return dict(json.loads(manifest.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(f"cannot read {manifest}: {error}. Delete {self.path}, and begin anew") from None
+
+    def _is_unused(self) -> bool:
+        """Tell whether the folder holds at most what a run leaves that was killed before it began."""
+        return self.path.is_dir() and all(path.name.startswith(".") for path in self.path.iterdir())
+
+    def _check_same(self, before: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+        for name in (*asked, *before):
+            if before.get(name) != asked.get(name):
+                raise ConfigError(
+                    f"the run in {self.path} was begun with {name} {_short(before.get(name))}, and "
+                    f"{_short(asked.get(name))} is asked for: the parts would not belong together. Give the model, log "
+                    "and options of before, or delete the folder"
+                )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
