@@ -22,6 +22,8 @@ _PAGES = {"/": "index.html", "/docs": "docs.html"}
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 """Not the operating system's: some call scripts text/plain, which browsers then refuse to run."""
 _MOST_ORIGINS = 50
+_OF_A_PICTURE = {"Content-Security-Policy": "default-src 'none'", "Cache-Control": "private, max-age=600"}
+"""Each list shows some of the pictures of the list before."""
 _CAUTIONS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
 
 
@@ -37,7 +39,7 @@ def add_site(app: FastAPI, service: Service, document: dict[str, Any]) -> None:
     parts = {name: content for name, content in files.items() if name not in _PAGES.values()}
 
     async def page(request: Request) -> Response:
-        content = files[_PAGES[request.scope["route"].path]]
+        content = files[_PAGES[request.scope["path"]]]
         policy = await asyncio.to_thread(_policy, service)  # the first call looks through all pictures
         return Response(content, media_type="text/html", headers=_CAUTIONS | {"Content-Security-Policy": policy})
 
@@ -54,7 +56,7 @@ def add_site(app: FastAPI, service: Service, document: dict[str, Any]) -> None:
         path = await asyncio.to_thread(_picture_file, service, request.path_params["item_id"])
         if path is None:
             return problem(404, "there is no such picture")
-        return FileResponse(path, headers=_CAUTIONS | {"Content-Security-Policy": "default-src 'none'"})
+        return FileResponse(path, headers=_CAUTIONS | _OF_A_PICTURE)
 
     for path in _PAGES:
         app.add_route(path, page, include_in_schema=False)

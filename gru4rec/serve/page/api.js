@@ -1,6 +1,7 @@
 // Asking the service: keys, JSON with whole 64-bit ids, and errors in words.
 
 const KEY = "gru4rec-api-key";
+const LONGEST_MS = 15_000;
 
 /** An answer that is no answer. `retryAfterS` is null where the service names no time; status 0: nobody answered. */
 export class AskError extends Error {
@@ -20,7 +21,8 @@ export const fromJson = text =>
   JSON.parse(text, (_, value, context) =>
     Number.isInteger(value) && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source ?? "")
       ? BigInt(context.source)
-      : value);
+      : value,
+  );
 
 export const toJson = (value, indent) =>
   JSON.stringify(value, (_, part) => (typeof part === "bigint" ? JSON.rawJSON(String(part)) : part), indent);
@@ -44,7 +46,8 @@ export async function send(method, path, text, key = storedKey()) {
   const headers = { ...authorization(key), ...(text === undefined ? {} : { "Content-Type": "application/json" }) };
   const started = performance.now();
   try {
-    const response = await fetch(path, { method, headers, body: text, cache: "no-store" });
+    const signal = AbortSignal.timeout(LONGEST_MS);
+    const response = await fetch(path, { method, headers, body: text, cache: "no-store", signal });
     const answered = await response.text();
     const { status, ok } = response;
     return { status, ok, headers: response.headers, text: answered, ms: performance.now() - started };

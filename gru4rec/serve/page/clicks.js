@@ -3,7 +3,8 @@
 import { ask } from "./api.js";
 
 /** Ids are random also where the page is not served over https, which crypto.randomUUID would need. */
-const randomId = () => `playground-${[...crypto.getRandomValues(new Uint32Array(4))].map(n => n.toString(36)).join("")}`;
+const randomId = () =>
+  `playground-${[...crypto.getRandomValues(new Uint32Array(4))].map(n => n.toString(36)).join("")}`;
 
 export class Clicks {
   items = [];
@@ -30,8 +31,9 @@ export class Clicks {
     this.#beginAnew();
   }
 
-  /** Ask for the list after the clicks so far; requests wait for each other, so that clicks arrive in order. */
+  /** Ask for the list after the clicks so far. Clicks that are kept wait for each other, to arrive in order. */
   list(options) {
+    if (!this.keeps) return this.whole(options);
     const upTo = this.items.length;
     const answer = this.#line.then(() => this.#list(upTo, options));
     this.#line = answer.catch(() => {});
@@ -49,15 +51,14 @@ export class Clicks {
 
   async #list(upTo, options) {
     let answer = null;
-    for (let lost = 0; this.keeps && lost < 3 && this.#told < Math.min(upTo, this.items.length); ) {
+    for (let lost = 0; lost < 3 && this.#told < Math.min(upTo, this.items.length);) {
       answer = await this.#tell(this.#told === this.items.length - 1 ? options : { k: 1 });
       lost += answer === null;
     }
-    answer ??= await this.whole(options);
-    return answer;
+    return answer ?? this.whole(options);
   }
 
-  /** Tell the service the next click; null where the session was begun anew, and has to be told from its first click. */
+  /** Tell the service the next click; null where the session was begun anew, to be told from its first click. */
   async #tell(options) {
     const [sessionId, item, started] = [this.#sessionId, this.items[this.#told], performance.now()];
     let answer;

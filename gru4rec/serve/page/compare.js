@@ -29,8 +29,10 @@ export function showOverlap(paragraph, { n, nSame, longest, share }) {
   const bar = make("span", { className: "bar", ariaHidden: "true" });
   bar.style.setProperty("--share", share);
   paragraph.replaceChildren(
-    make("b", {}, `${Math.round(100 * share)} % overlap`), bar,
-    make("span", { className: "soft" }, `${n} of ${longest} items in both lists, ${nSame} of them at the same rank`));
+    make("b", {}, `${Math.round(100 * share)} % overlap`),
+    bar,
+    make("span", { className: "soft" }, `${n} of ${longest} items in both lists, ${nSame} of them at the same rank`),
+  );
 }
 
 /** While the pointer or the focus is on a row, show its twin in the other list. */

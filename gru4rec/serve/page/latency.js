@@ -32,7 +32,12 @@ function draw(svg) {
   const line = document.createElementNS(SVG, "polyline");
   line.setAttribute("points", points.map(point => point.join()).join(" "));
   const dot = document.createElementNS(SVG, "circle");
-  for (const [name, value] of [["cx", points.at(-1)[0]], ["cy", points.at(-1)[1]], ["r", 2.6]]) dot.setAttribute(name, value);
+  for (const [name, value] of [
+    ["cx", points.at(-1)[0]],
+    ["cy", points.at(-1)[1]],
+    ["r", 2.6],
+  ])
+    dot.setAttribute(name, value);
   svg.replaceChildren(line, dot);
   svg.setAttribute("aria-label", `Latency of the last ${times.length} requests, up to ${spelled(highest)} ms`);
 }

@@ -6,7 +6,8 @@ const KINDS = { gru4rec: "GRU4Rec" };
 const kindOf = model => KINDS[model.kind] ?? model.kind;
 
 /** Say in a line what is served. */
-export const inALine = model => `${model.file} · ${kindOf(model)} · ${plain(model.n_items)} items · version ${model.version.slice(0, 8)}`;
+export const inALine = model =>
+  `${model.file} · ${kindOf(model)} · ${plain(model.n_items)} items · version ${model.version.slice(0, 8)}`;
 
 /** Fill the section of models. */
 export function showModels(section, described) {
@@ -14,17 +15,27 @@ export function showModels(section, described) {
 }
 
 function cardOf(model) {
-  return make("article", { className: "card" },
+  return make(
+    "article",
+    { className: "card" },
     make("h2", {}, "Model ", make("code", {}, model.name)),
     terms([
-      ["file", model.file], ["version", model.version], ["kind", kindOf(model)], ["items", plain(model.n_items)],
-      ["search", model.search], ["trained on", model.data_fingerprint], ["loaded", new Date(model.loaded_at).toLocaleString("en-GB")],
+      ["file", model.file],
+      ["version", model.version],
+      ["kind", kindOf(model)],
+      ["items", plain(model.n_items)],
+      ["search", model.search],
+      ["trained on", model.data_fingerprint],
+      ["loaded", new Date(model.loaded_at).toLocaleString("en-GB")],
     ]),
-    folded("Settings", Object.entries(model.settings)));
+    folded("Settings", Object.entries(model.settings)),
+  );
 }
 
 function serviceCard({ limits, catalogue, keeps_sessions }) {
-  return make("article", { className: "card" },
+  return make(
+    "article",
+    { className: "card" },
     make("h2", {}, "Service"),
     terms([
       ["sessions", keeps_sessions ? "kept by the service" : "sent with each request"],
@@ -32,8 +43,14 @@ function serviceCard({ limits, catalogue, keeps_sessions }) {
       ...(catalogue?.columns.length ? [["filters", catalogue.columns.join(", ")]] : []),
     ]),
     folded("Limits", Object.entries(limits)),
-    make("p", { className: "links" }, make("a", { href: "docs" }, "Interface"), make("a", { href: "metrics" }, "Metrics"),
-      make("a", { href: "openapi.json" }, "OpenAPI")));
+    make(
+      "p",
+      { className: "links" },
+      make("a", { href: "docs" }, "Interface"),
+      make("a", { href: "metrics" }, "Metrics"),
+      make("a", { href: "openapi.json" }, "OpenAPI"),
+    ),
+  );
 }
 
 function folded(title, pairs) {
@@ -43,4 +60,8 @@ function folded(title, pairs) {
 const said = value => (value === null ? "none" : typeof value === "object" ? JSON.stringify(value) : String(value));
 
 const terms = pairs =>
-  make("dl", { className: "terms" }, ...pairs.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+  make(
+    "dl",
+    { className: "terms" },
+    ...pairs.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]),
+  );

@@ -20,10 +20,9 @@ export const plain = number => number.toLocaleString("en");
 export function picture(item) {
   const box = make("span", { className: "picture", ariaHidden: "true" });
   const tile = () => {
-    const letters = item.title?.match(/[\p{L}\p{N}]/gu)?.slice(0, 2).join("") ?? String(item.id).slice(-2);
-    box.style.setProperty("--hue", [...String(item.id)].reduce((sum, letter) => (sum * 31 + letter.codePointAt()) % 360, 7));
+    box.style.setProperty("--hue", hueOf(String(item.id)));
     box.classList.add("tile");
-    box.replaceChildren(letters);
+    box.replaceChildren(lettersOf(item));
   };
   if (!item.picture) {
     tile();
@@ -32,8 +31,17 @@ export function picture(item) {
   const image = make("img", { alt: "", loading: "lazy", decoding: "async" });
   image.addEventListener("error", tile);
   box.append(image);
-  addressOf(item).then(address => { image.src = address; }, tile);
+  addressOf(item).then(address => {
+    image.src = address;
+  }, tile);
   return box;
+}
+
+const hueOf = id => [...id].reduce((sum, letter) => (sum * 31 + letter.codePointAt()) % 360, 7);
+
+function lettersOf({ id, title }) {
+  const letters = title?.match(/[\p{L}\p{N}]/gu) ?? [];
+  return letters.slice(0, 2).join("") || String(id).slice(-2);
 }
 
 const fetched = new Map();
@@ -57,18 +65,29 @@ async function blobAddress(path) {
  * Make the row of an item.
  * @param item id, title, picture.
  * @param on click and similar: what the two buttons do.
- * @param given rank; detail: small text under the name; end: elements at the end of the row.
+ * @param given rank; under: texts and elements under the name; end: elements at the end of the row.
  */
-export function row(item, on, { rank = null, detail = null, end = [] } = {}) {
-  const click = make("button", { type: "button", className: "click", title: `Click ${nameOf(item)}` },
-    ...(rank === null ? [] : [make("span", { className: "rank" }, String(rank))]),
+export function row(item, on, { rank = null, under = [], end = [] } = {}) {
+  const parts = item.title ? [`id ${item.id}`, ...under] : under;
+  const click = make(
+    "button",
+    { type: "button", className: "click", title: nameOf(item) },
+    rank === null ? null : make("span", { className: "rank" }, String(rank)),
     picture(item),
-    make("span", { className: "name" },
+    make(
+      "span",
+      { className: "name" },
       make("span", { className: "title" }, nameOf(item)),
-      make("small", {}, item.title === null || item.title === undefined ? "" : `id ${item.id}`, detail && item.title ? " · " : "", detail ?? "")),
-    ...end);
-  const similar = make("button", { type: "button", className: "similar", title: `Items like ${nameOf(item)}` },
-    make("span", { ariaHidden: "true" }, "≈"), make("span", { className: "unseen" }, `Items like ${nameOf(item)}`));
+      parts.length ? make("small", {}, ...parts.flatMap((part, place) => (place ? [" · ", part] : [part]))) : null,
+    ),
+    ...end,
+  );
+  const similar = make(
+    "button",
+    { type: "button", className: "similar", title: `Items like ${nameOf(item)}` },
+    make("span", { ariaHidden: "true" }, "≈"),
+    make("span", { className: "unseen" }, `Items like ${nameOf(item)}`),
+  );
   click.addEventListener("click", () => on.click(item));
   similar.addEventListener("click", () => on.similar(item));
   const line = make("li", { className: "row" }, click, similar);
@@ -85,12 +104,22 @@ export function fill(list, rows) {
   if (place >= 0) (list.children[Math.min(place, rows.length - 1)]?.getElementsByClassName(which)[0] ?? list).focus();
 }
 
-/** Make a score: a number, and a bar between the lowest and the highest of its list. */
-export function scoreOf(score, lowest, highest) {
-  const bar = make("span", { className: "bar", ariaHidden: "true" });
-  bar.style.setProperty("--share", highest > lowest ? 0.06 + (0.94 * (score - lowest)) / (highest - lowest) : 1);
-  const digits = Math.abs(score) >= 1000 ? 0 : Math.abs(score) >= 10 ? 2 : 3;
-  return make("span", { className: "score", title: `score ${score}` }, bar, make("span", { className: "number" }, score.toFixed(digits)));
+/** Return what makes the score of a row: a number, and a bar between the lowest and the highest of the list. */
+export function scorer(items) {
+  const scores = items.map(item => item.score);
+  const [lowest, highest] = [Math.min(...scores), Math.max(...scores)];
+  const size = Math.max(Math.abs(lowest), Math.abs(highest));
+  const digits = scores.every(Number.isInteger) || size >= 1000 ? 0 : size >= 10 ? 2 : 3;
+  return ({ score }) => {
+    const bar = make("span", { className: "bar", ariaHidden: "true" });
+    bar.style.setProperty("--share", highest > lowest ? 0.06 + (0.94 * (score - lowest)) / (highest - lowest) : 1);
+    return make(
+      "span",
+      { className: "score", title: `score ${score}` },
+      make("span", { className: "number" }, score.toFixed(digits)),
+      bar,
+    );
+  };
 }
 
 /** Make how an item moved: against nothing, from nowhere, up, down or not at all. */
@@ -98,10 +127,20 @@ export function moveOf(rank, before) {
   if (before === null) return make("span", { className: "move" });
   if (before === undefined) return make("span", { className: "move new" }, "new");
   const moved = before - rank;
-  if (!moved) return make("span", { className: "move same" }, make("span", { ariaHidden: "true" }, "="), make("span", { className: "unseen" }, "same place"));
+  if (!moved)
+    return make(
+      "span",
+      { className: "move same" },
+      make("span", { ariaHidden: "true" }, "="),
+      make("span", { className: "unseen" }, "same place"),
+    );
   const [kind, arrow] = moved > 0 ? ["up", "▲"] : ["down", "▼"];
-  return make("span", { className: `move ${kind}` },
-    make("span", { ariaHidden: "true" }, `${arrow} ${Math.abs(moved)}`), make("span", { className: "unseen" }, `${kind} ${Math.abs(moved)}`));
+  return make(
+    "span",
+    { className: `move ${kind}` },
+    make("span", { ariaHidden: "true" }, `${arrow} ${Math.abs(moved)}`),
+    make("span", { className: "unseen" }, `${kind} ${Math.abs(moved)}`),
+  );
 }
 
 /** Let the arrow keys move between the rows of a list, and between the two buttons of a row. */

@@ -13,16 +13,24 @@ export function showStrip(strip, clicks, on) {
   const chips = clicks.items.map((item, place) => chipOf(item, place, clicks.unknown.has(String(item.id)), on));
   strip.replaceChildren(...chips);
   strip.classList.toggle("empty", !chips.length);
-  if (!chips.length) strip.append(make("li", { className: "soft" }, "Nothing clicked yet. Pick an item, or press / and search."));
+  if (!chips.length) strip.append(make("li", { className: "soft" }, "Nothing clicked yet: pick an item."));
   strip.scrollLeft = strip.scrollWidth;
   if (hadFocus) (strip.lastElementChild.querySelector(".what") ?? strip).focus();
 }
 
 function chipOf(item, place, isUnknown, on) {
-  const what = make("button", { type: "button", className: "what", title: `Items like ${nameOf(item)}` },
-    picture(item), make("span", { className: "title" }, nameOf(item)),
-    isUnknown ? make("span", { className: "badge" }, "unknown: skipped") : null);
-  const remove = make("button", { type: "button", className: "remove", ariaLabel: `Take back click ${place + 1}, ${nameOf(item)}` }, "×");
+  const what = make(
+    "button",
+    { type: "button", className: "what", title: `Items like ${nameOf(item)}` },
+    picture(item),
+    make("span", { className: "title" }, nameOf(item)),
+    isUnknown ? make("span", { className: "badge" }, "unknown: skipped") : null,
+  );
+  const remove = make(
+    "button",
+    { type: "button", className: "remove", ariaLabel: `Take back click ${place + 1}, ${nameOf(item)}` },
+    "×",
+  );
   what.addEventListener("click", () => on.similar(item));
   remove.addEventListener("click", () => on.remove(place));
   return make("li", { className: isUnknown ? "chip unknown" : "chip" }, what, remove);
@@ -30,7 +38,7 @@ function chipOf(item, place, isUnknown, on) {
 
 /** Arrow keys move along the strip, Delete takes back the click in focus, Backspace the last one. */
 export function walkStrip(strip, on) {
-  strip.addEventListener("keydown", event => {
+  strip.closest("section").addEventListener("keydown", event => {
     const chip = event.target.closest(".chip");
     const place = [...strip.children].indexOf(chip);
     const next = { ArrowRight: chip?.nextElementSibling, ArrowLeft: chip?.previousElementSibling }[event.key];
