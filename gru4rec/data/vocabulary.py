@@ -88,18 +88,17 @@ class Vocabulary:
 
     def indices_of(self, item_ids: Sequence[Any]) -> np.ndarray:
         """Return the item index of each id as int32 of the same length, -1 where the id is unknown."""
-        if not (self.is_integer and all(type(item_id) is int for item_id in item_ids)):
+        if not self.is_integer:
             indices = [self.index_of(item_id) for item_id in item_ids]
             return np.array([-1 if item_idx is None else item_idx for item_idx in indices], dtype=np.int32)
         ids, order = self._sorted
-        try:
-            wanted = np.array(item_ids, dtype=np.int64)
-        except OverflowError:  # beyond 64 bit
-            return self.indices_of([str(item_id) for item_id in item_ids])
-        if not len(ids):
-            return np.full(len(wanted), -1, dtype=np.int32)
+        numbers = [_as_integer(item_id) for item_id in item_ids]
+        if not len(ids) or not numbers:
+            return np.full(len(numbers), -1, dtype=np.int32)
+        wanted = np.array([0 if number is None else number for number in numbers], dtype=np.int64)
         place = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
-        return np.where(ids[place] == wanted, order[place], -1).astype(np.int32)
+        is_known = (ids[place] == wanted) & np.array([number is not None for number in numbers])
+        return np.where(is_known, order[place], -1).astype(np.int32)
 
     def encode(self, item_ids: pa.Array) -> np.ndarray:
         """Return the item index of each id as int32 of the same length, -1 where the id is unknown."""
@@ -152,6 +151,8 @@ def _to_arrow(item_ids: np.ndarray | Sequence[Any]) -> pa.Array:
 
 def _as_integer(item_id: Any) -> int | None:
     """Read an integer out of an int, a NumPy integer, a whole float or its usual spelling; None otherwise."""
+    if type(item_id) is int:  # the usual case, first
+        return item_id if -(2**63) <= item_id < 2**63 else None
     if isinstance(item_id, str):
         item_id = int(item_id) if re.fullmatch(_CANONICAL_INTEGER, item_id) and len(item_id) < 21 else None
     elif isinstance(item_id, float | np.floating):

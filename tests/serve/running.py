@@ -36,9 +36,10 @@ class Running:
         words: After ``gru4rec serve``.
         log: Where its standard error goes.
         env: Environment variables beside this process's.
+        cwd: Where it runs; None: here.
     """
 
-    def __init__(self, *words: object, log: Path, env: Mapping[str, str] = {}) -> None:
+    def __init__(self, *words: object, log: Path, env: Mapping[str, str] = {}, cwd: Path | None = None) -> None:
         self.port, self.log = free_port(), log
         command = [*COMMAND, "serve", *map(str, words), "--port", str(self.port)]
         with open(log, "ab") as file:
@@ -47,6 +48,7 @@ class Running:
                 stdout=file,
                 stderr=file,
                 env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
+                cwd=cwd,
                 start_new_session=True,
             )
         self._of_thread = threading.local()
@@ -135,9 +137,9 @@ class Running:
 
 
 @contextmanager
-def served(*words: object, log: Path, env: Mapping[str, str] = {}) -> Iterator[Running]:
+def served(*words: object, log: Path, env: Mapping[str, str] = {}, cwd: Path | None = None) -> Iterator[Running]:
     """Run a service for as long as the block lasts."""
-    service = Running(*words, log=log, env=env)
+    service = Running(*words, log=log, env=env, cwd=cwd)
     try:
         yield service
     finally:

@@ -291,6 +291,24 @@ def test_having_remembers_within_bounds(tmp_path: Path, monkeypatch: pytest.Monk
     assert found.having({"a": [1, 2]}) is not first
 
 
+def test_having_remembers_no_question_that_is_larger_than_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gru4rec.serve.items.filter._REMEMBERED_BYTES", 20_000)
+    found = details(pa.table({"ItemId": [10, 20], "a": ["x", "y"]}), tmp_path)
+    first = found.having({"a": ["x", *("z" * n for n in range(50, 100))]})
+    assert first.tolist() == [3]
+    for n in range(10):
+        assert found.having({"a": ["y", *(f"{n} {m}" + "z" * 500 for m in range(1000))]}).tolist() == [4]
+    assert not found._filter._answers
+
+
+def test_having_of_thousands_of_values_is_their_union(tmp_path: Path) -> None:
+    n_items = 50_000
+    table = pa.table({"ItemId": np.arange(n_items), "code": [f"c{n % 40_000}" for n in range(n_items)]})
+    found = details(table, tmp_path, Vocabulary(np.arange(n_items)), np.ones(n_items))
+    values: list[Any] = [f"c{n}" for n in range(0, 50_000, 5)]
+    assert found.having({"code": values}).tolist() == [n for n in range(n_items) if (n % 40_000) % 5 == 0]
+
+
 def test_having_is_the_same_from_several_threads(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     n_items = 20_000

@@ -10,27 +10,23 @@ from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Path, Query, Request
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
-from starlette.exceptions import HTTPException
+from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from gru4rec import __version__
-from gru4rec.errors import GRU4RecError
-from gru4rec.serve.batcher import BusyError, TooLateError
 from gru4rec.serve.http import schemas
-from gru4rec.serve.http.answers import json_response, problem
+from gru4rec.serve.http.answers import HeadAsGet, json_response, problem
 from gru4rec.serve.http.document import document_of, errors
+from gru4rec.serve.http.failures import add_answers_to_errors
 from gru4rec.serve.http.keys import Keys
-from gru4rec.serve.http.limits import BodyLimit, Shedding, busy
+from gru4rec.serve.http.limits import BodyLimit, Shedding
 from gru4rec.serve.http.observe import Observe
 from gru4rec.serve.http.site import add_site
 from gru4rec.serve.metrics import Metrics
-from gru4rec.serve.service import ConflictError, NotFoundError, Service
+from gru4rec.serve.service import Service
 from gru4rec.serve.settings import ServeSettings
-from gru4rec.serve.store import StoreUnavailableError
 
 _GAUGES_S = 0.5
 
@@ -52,9 +48,15 @@ def make_app(settings: ServeSettings) -> tuple[ASGIApp, Service]:
     metrics = Metrics(settings.metrics_dir)
     service = Service(settings, metrics)
     app = FastAPI(
-        title="gru4rec", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=_life(service)
+        title="gru4rec",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,  # it would redirect to whatever host the request names
+        lifespan=_life(service),
     )
-    _add_answers_to_errors(app)
+    add_answers_to_errors(app)
     _add_recommendations(app, service)
     _add_sessions(app, service)
     _add_items(app, service)
@@ -76,8 +78,10 @@ def _layers(app: ASGIApp, service: Service) -> ASGIApp:
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Retry-After"],
         )
-    return Observe(app, metrics=metrics, access_log=settings.access_log, is_draining=lambda: service.is_draining)
+    app = Observe(app, metrics=metrics, access_log=settings.access_log, is_draining=lambda: service.is_draining)
+    return HeadAsGet(app)
 
 
 def _life(service: Service) -> Any:
@@ -156,7 +160,9 @@ def _add_sessions(app: FastAPI, service: Service) -> None:
 
 
 def _add_items(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/items/{item_id}/similar", response_model=schemas.SimilarResponse, responses=errors(404, 422, 503))
+    @app.get(
+        "/v1/items/{item_id:path}/similar", response_model=schemas.SimilarResponse, responses=errors(404, 422, 503)
+    )
     async def similar(item_id: ItemId, k: Length = 20, model: Model = "main", details: bool = False) -> Response:
         """Find the items most like one."""
         if k > service.settings.limits.k:
@@ -210,56 +216,5 @@ def _add_operation(app: FastAPI, service: Service) -> None:
         return json_response(service.described())
 
 
-def _add_answers_to_errors(app: FastAPI) -> None:
-    """Turn what the service raises into answers."""
-
-    @app.exception_handler(RequestValidationError)
-    async def of_parameters(request: Request, error: RequestValidationError) -> Response:
-        return problem(422, _said(error.errors()))
-
-    @app.exception_handler(ValidationError)
-    async def of_body(request: Request, error: ValidationError) -> Response:
-        return problem(422, _said(error.errors(include_url=False, include_context=False, include_input=False)))
-
-    @app.exception_handler(HTTPException)
-    async def of_routing(request: Request, error: HTTPException) -> Response:
-        response = problem(error.status_code, str(error.detail))
-        response.headers.update(error.headers or {})
-        return response
-
-    @app.exception_handler(GRU4RecError)
-    async def of_input(request: Request, error: GRU4RecError) -> Response:
-        return problem(422, str(error))
-
-    @app.exception_handler(NotFoundError)
-    async def of_missing(request: Request, error: NotFoundError) -> Response:
-        return problem(404, str(error))
-
-    @app.exception_handler(ConflictError)
-    async def of_conflict(request: Request, error: ConflictError) -> Response:
-        return problem(409, str(error))
-
-    @app.exception_handler(BusyError)
-    async def of_much(request: Request, error: BusyError) -> Response:
-        return busy(error)
-
-    @app.exception_handler(TooLateError)
-    async def of_late(request: Request, error: TooLateError) -> Response:
-        return problem(503, "the request waited too long and was given up. Send it again", retry_after_s=1)
-
-    @app.exception_handler(StoreUnavailableError)
-    async def of_store(request: Request, error: StoreUnavailableError) -> Response:
-        return problem(503, "the session store does not answer. Send the request again", retry_after_s=1)
-
-
 async def _read(request: Request, kind: type[Body]) -> Body:
     return kind.model_validate_json(await request.body())
-
-
-def _said(found: Any) -> str:
-    """Return what pydantic found as one line: where and what, never what was sent."""
-    wrongs = []
-    for each in found[:5]:
-        place = ".".join(str(part) for part in each["loc"] if part not in ("query", "path"))
-        wrongs.append(f"{place or 'body'}: {each['msg']}")
-    return "; ".join(wrongs)

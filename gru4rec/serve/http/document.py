@@ -56,6 +56,10 @@ def document_of(app: FastAPI, settings: ServeSettings) -> dict[str, Any]:
             "required": True,
             "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}},
         }
+    if not settings.admin_keys:  # then there is no such path
+        document["paths"] = {
+            path: methods for path, methods in document["paths"].items() if not path.startswith("/admin")
+        }
     _write_limits(document, settings)
     _write_keys(document, settings)
     return document
@@ -65,6 +69,8 @@ def _write_limits(document: dict[str, Any], settings: ServeSettings) -> None:
     limits, components = settings.limits, document["components"]["schemas"]
     for kind in _BODIES.values():
         components[kind.__name__]["properties"]["k"]["maximum"] = limits.k
+        if settings.catalogue is None:
+            components[kind.__name__]["properties"]["where"]["maxProperties"] = 0
     request = components["RecommendRequest"]
     session, sessions = request["properties"]["session"], request["properties"]["sessions"]
     session["anyOf"][0]["maxItems"] = limits.session_items

@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gru4rec.serve.http.answers import problem
+from gru4rec.serve.http.answers import BROKEN, problem
 from gru4rec.serve.metrics import Metrics
 
 logger = logging.getLogger("gru4rec.serve.http")
@@ -52,7 +52,7 @@ class Observe:
         except Exception:
             logger.exception("a request failed", extra={"route": _route(scope)})
             if not status:
-                await problem(500, "this should not have happened; the log says more")(scope, receive, send_noted)
+                await problem(500, BROKEN)(scope, receive, send_noted)
         self._note(scope, status, time.perf_counter() - started)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
@@ -66,7 +66,7 @@ class Observe:
 def _route(scope: Scope) -> str:
     """Return the path with names for what is in it, so that no id gets into numbers and logs."""
     route = scope.get("route")
-    return str(getattr(route, "path", "other"))
+    return str(getattr(route, "path_format", "other"))
 
 
 class JsonLines(logging.Formatter):

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 from gru4rec.serve.service import Answer, Asked, SimilarItems
 from gru4rec.serve.settings import Limits
@@ -13,16 +23,41 @@ _ID_LENGTH = 512
 _VALUES = 10_000
 _MAX_SESSION_ITEMS = 100_000
 
-IntegerId = Annotated[StrictInt, Field(ge=-(2**63), le=2**63 - 1)]
-TextId = Annotated[StrictStr, Field(max_length=_ID_LENGTH)]
-ItemId = IntegerId | TextId
-Value = (
-    IntegerId
-    | Annotated[StrictStr, Field(max_length=_ID_LENGTH)]
-    | StrictBool
-    | Annotated[StrictFloat, Field(allow_inf_nan=False)]
-)
-Session = Annotated[list[ItemId], Field(max_length=_MAX_SESSION_ITEMS)]
+
+class _Core:
+    """Adds settings to a type that pydantic's core knows and pydantic's own types have no hashable word for.
+
+    Args:
+        settings: Of the core's schema.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = settings
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        """Return the schema of the type with the settings."""
+        return {**handler(source), **self._settings}
+
+
+_FIRST_ERROR = _Core(fail_fast=True)
+"""A body of a megabyte can hold half a million errors, which take seconds to write down."""
+
+
+def _or_else(message: str) -> _Core:
+    """Return what makes a union say one thing of a value that is none of its kinds."""
+    return _Core(custom_error_type="wrong_kind", custom_error_message=message)
+
+
+_TEXT = f"text of up to {_ID_LENGTH} characters"
+Integer = Annotated[StrictInt, Field(ge=-(2**63), le=2**63 - 1)]
+Text = Annotated[StrictStr, Field(max_length=_ID_LENGTH)]
+ItemId = Annotated[Integer | Text, _or_else(f"an item id is an integer of 64 bits, or {_TEXT}")]
+Value = Annotated[
+    Integer | Text | StrictBool | Annotated[StrictFloat, Field(allow_inf_nan=False)],
+    _or_else(f"a value is a number, true, false, or {_TEXT}"),
+]
+Session = Annotated[list[ItemId], Field(max_length=_MAX_SESSION_ITEMS), _FIRST_ERROR]
+Ids = Annotated[list[ItemId], Field(max_length=_VALUES), _FIRST_ERROR]
 ModelName = Literal["main", "compare"]
 
 
@@ -34,15 +69,14 @@ class ListOptions(_Request):
     """What a list is to hold."""
 
     k: Annotated[StrictInt, Field(ge=1, description="List length; fewer items come where there are fewer.")] = 20
-    exclude: Annotated[list[ItemId], Field(max_length=_VALUES, description="Ids that may not be recommended.")] = []
+    exclude: Annotated[Ids, Field(description="Ids that may not be recommended.")] = []
     exclude_seen: Annotated[StrictBool, Field(description="Leave out the items of the session.")] = False
     exclude_current: Annotated[StrictBool, Field(description="Leave out the newest item of the session.")] = False
-    allow: Annotated[
-        list[ItemId] | None, Field(max_length=_VALUES, description="The only ids that may be recommended.")
-    ] = None
+    allow: Annotated[Ids | None, Field(description="The only ids that may be recommended.")] = None
     where: Annotated[
-        dict[str, Annotated[list[Value], Field(max_length=_VALUES)]],
+        dict[str, Annotated[list[Value], Field(max_length=_VALUES), _FIRST_ERROR]],
         Field(max_length=20, description="Only items with one of the values in each named column of the catalogue."),
+        _FIRST_ERROR,
     ] = {}
     details: Annotated[StrictBool, Field(description="Give titles and pictures with the items.")] = False
 
@@ -62,7 +96,9 @@ class RecommendRequest(ListOptions):
     """One session, or several that get a list each."""
 
     session: Annotated[Session | None, Field(description="Item ids clicked, oldest first; may be empty.")] = None
-    sessions: Annotated[list[Session] | None, Field(min_length=1, description="Several sessions.")] = None
+    sessions: Annotated[
+        Annotated[list[Session], Field(min_length=1), _FIRST_ERROR] | None, Field(description="Several sessions.")
+    ] = None
     model: Annotated[ModelName, Field(description="Which model answers.")] = "main"
 
     @model_validator(mode="after")

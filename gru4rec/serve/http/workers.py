@@ -121,6 +121,7 @@ def _serve_here(settings: ServeSettings, listener: socket.socket, on_ready: Call
     import torch
 
     from gru4rec.serve.http.app import make_app
+    from gru4rec.serve.http.heads import LimitedHeads
 
     torch.set_num_threads(1)
     sys.setswitchinterval(_SWITCH_S)
@@ -128,6 +129,8 @@ def _serve_here(settings: ServeSettings, listener: socket.socket, on_ready: Call
     service.load()
     config = uvicorn.Config(
         app,
+        http=LimitedHeads,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

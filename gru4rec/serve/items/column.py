@@ -7,13 +7,13 @@ knows true and false, also as text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 Value = str | int | float | bool
-
-_NO_ITEMS = np.empty(0, dtype=np.int32)
 
 
 def kind_of(column: pa.Array) -> str:
@@ -48,33 +48,34 @@ class ItemColumn:
         self._items.flags.writeable = False  # callers get views of it
         self._starts = np.searchsorted(code[is_first], np.arange(len(self._values) + 1))
 
-    def items_with(self, value: Value) -> np.ndarray:
-        """Return the items that have a value: int32, ascending, distinct, read-only."""
-        wanted = self._as_stored(value)
-        code = -1 if wanted is None else pc.index(self._values, wanted).as_py()
-        return _NO_ITEMS if code < 0 else self._items[self._starts[code] : self._starts[code + 1]]
+    def items_with(self, values: Sequence[Value]) -> list[np.ndarray]:
+        """Return the items of each value that the column has: int32, ascending, distinct, read-only."""
+        stored = [self._as_stored(value) for value in values]
+        wanted = pa.array([value for value in stored if value is not None], self._values.type)
+        codes = pc.index_in(wanted, value_set=self._values).fill_null(-1).to_pylist()
+        return [self._items[self._starts[code] : self._starts[code + 1]] for code in codes if code >= 0]
 
-    def _as_stored(self, value: Value) -> pa.Scalar | None:
+    def _as_stored(self, value: Value) -> Value | None:
         """Return a value in the column's type; None where it has no such value."""
         if self.kind == "text":
-            return pa.scalar(_text(value), pa.string())
+            return _text(value)
         if self.kind == "boolean":
-            return {"true": pa.scalar(True), "false": pa.scalar(False)}.get(_text(value))
+            return {"true": True, "false": False}.get(_text(value))
         if isinstance(value, bool):
             return None
         try:
-            return _whole(value) if self.kind == "integer" else pa.scalar(float(value))
-        except (ValueError, OverflowError):  # no number, or none of 64 bits
+            return _whole(value) if self.kind == "integer" else float(value)
+        except (ValueError, OverflowError):  # no number
             return None
 
 
-def _whole(value: str | float) -> pa.Scalar | None:
-    """Return a value as int64, exactly where it is a whole number or its spelling; None where it is a fraction."""
+def _whole(value: str | float) -> int | None:
+    """Return a value as an int where it is a whole number of 64 bits, or its spelling, exactly; None otherwise."""
     try:
         number: float = value if isinstance(value, float) else int(value)
     except ValueError:
         number = float(value)
-    return pa.scalar(int(number), pa.int64()) if number == int(number) else None
+    return int(number) if number == int(number) and -(2**63) <= number < 2**63 else None
 
 
 def _text(value: Value) -> str:
