@@ -31,6 +31,7 @@ class Observe:
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, access_log: bool, is_draining: Callable[[], bool]) -> None:
         self._app, self._metrics, self._is_draining, self._access_log = app, metrics, is_draining, access_log
+        self._counters: dict[tuple[str, int], Any] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on and note what became of it."""
@@ -57,8 +58,13 @@ class Observe:
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = _route(scope)
-        self._metrics.requests.labels(route, str(status)).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
+        if (route, status) not in self._counters:  # looking labels up takes longer than counting
+            metrics = self._metrics
+            counter, seconds_of = metrics.requests.labels(route, str(status)), metrics.request_seconds.labels(route)
+            self._counters[route, status] = (counter, seconds_of)
+        counter, seconds_of = self._counters[route, status]
+        counter.inc()
+        seconds_of.observe(seconds)
         if self._access_log:
             logger.info("request", extra={"route": route, "status": status, "ms": round(seconds * 1000, 2)})
 
