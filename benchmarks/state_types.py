@@ -1,8 +1,9 @@
-"""What keeping hidden states in float16 costs: lists after every click of a test log, beside those of float32 states."""
+"""What keeping hidden states in float16 costs: lists after each click of a test log, beside those of float32."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 
 import numpy as np
 import torch
@@ -26,10 +27,10 @@ def main() -> None:
     test = Sessions.from_log(load_events(args.test), fitted.items)
     filters = recommender.filters(K)
     same, overlap, hits = [], [], {"float32": 0, "float16": 0}
-    for start, stop in zip(test.offsets[:-1], test.offsets[1:], strict=True):
+    for start, stop in itertools.pairwise(test.offsets):
         clicks = test.item_idx[start:stop].tolist()
         states = {kind: recommender.start(1) for kind in hits}
-        for item_idx, target in zip(clicks[:-1], clicks[1:], strict=True):
+        for item_idx, target in itertools.pairwise(clicks):
             lists = {}
             for kind in hits:
                 state = recommender.states_of([[item_idx]], states[kind])

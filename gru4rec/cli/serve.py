@@ -82,8 +82,8 @@ def _add_limit_options(parser: argparse.ArgumentParser) -> None:
         "--max-wait-ms",
         metavar="MS",
         type=positive,
-        default=100,
-        help="estimated wait above which answers are 429 (100)",
+        default=50,
+        help="estimated wait above which answers are 429 (50)",
     )
     group.add_argument(
         "--timeout-ms", metavar="MS", type=positive, default=2000, help="wait after which it is 503 (2000)"

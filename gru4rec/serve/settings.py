@@ -30,7 +30,7 @@ class Limits:
     sessions_a_request: int = 100
     body_bytes: int = 1_000_000
     body_s: float = 5.0
-    wait_ms: float = 100.0
+    wait_ms: float = 50.0
     answer_s: float = 2.0
 
 

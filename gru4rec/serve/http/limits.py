@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import math
 from collections.abc import Callable
 
 from starlette.responses import Response
@@ -83,8 +85,13 @@ class Shedding:
 
 
 def busy(error: BusyError) -> Response:
-    """Return the answer to who has to come again."""
-    return problem(429, "too much is waiting. Come again after the seconds in Retry-After", retry_after_s=error.wait_s)
+    """Return the answer to who has to come again; it is made once, as there is little time where it is needed."""
+    return _busy(max(1, math.ceil(error.wait_s)))
+
+
+@functools.cache
+def _busy(seconds: int) -> Response:
+    return problem(429, "too much is waiting. Come again after the seconds in Retry-After", retry_after_s=seconds)
 
 
 class _TooLargeError(Exception):
