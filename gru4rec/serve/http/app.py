@@ -161,7 +161,7 @@ def _add_sessions(app: FastAPI, service: Service) -> None:
 
 def _add_items(app: FastAPI, service: Service) -> None:
     @app.get(
-        "/v1/items/{item_id:path}/similar", response_model=schemas.SimilarResponse, responses=errors(404, 422, 503)
+        "/v1/items/{item_id:path}/similar", response_model=schemas.SimilarResponse, responses=errors(404, 422, 429, 503)
     )
     async def similar(item_id: ItemId, k: Length = 20, model: Model = "main", details: bool = False) -> Response:
         """Find the items most like one."""
@@ -173,7 +173,7 @@ def _add_items(app: FastAPI, service: Service) -> None:
             {"items": items, "by": answer.by, "model": answer.model.name, "model_version": answer.model.version}
         )
 
-    @app.get("/v1/items", response_model=schemas.FoundItems, responses=errors(422))
+    @app.get("/v1/items", response_model=schemas.FoundItems, responses=errors(422, 429))
     async def items(
         query: Annotated[str, Query(max_length=200, description="Part of a title, or the beginning of an id.")] = "",
         limit: Length = 20,
