@@ -81,12 +81,13 @@ def save_bundle(bundle: Bundle, path: str | Path) -> None:
     Raises:
         ModelFileError: The path cannot be written.
     """
-    content = {
-        "settings": setting_values(bundle.settings),
-        "status": bundle.status,
-        "n_epochs_done": bundle.n_epochs_done,
-    }
+    content = content_of(bundle.settings, bundle.status, bundle.n_epochs_done)
     write_model_file(path, content, bundle.weights, bundle.items, bundle.support)
+
+
+def content_of(settings: HyperParameters, status: Status, n_epochs_done: int) -> dict[str, Any]:
+    """Return what says in the file of a GRU4Rec what its arrays mean; see :class:`Bundle`."""
+    return {"settings": setting_values(settings), "status": status, "n_epochs_done": n_epochs_done}
 
 
 def write_model_file(
@@ -104,19 +105,27 @@ def write_model_file(
         ModelFileError: The path cannot be written.
     """
     tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    tensors |= _vocabulary_tensors(items)
-    tensors[_SUPPORT] = np.asarray(support, dtype=np.int64)
+    tensors |= vocabulary_tensors(items, support)
+    checksums = {name: checksum(array) for name, array in tensors.items()}
+    metadata = model_metadata(content, checksums, items.n_items, format_version=format_version)
+    with replacing(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def model_metadata(
+    content: Mapping[str, Any], checksums: Mapping[str, int], n_items: int, *, format_version: int = 1
+) -> dict[str, str]:
+    """Return what stands in a model file's header beside the arrays, whose checksums are given by name."""
     whole: dict[str, Any] = {
         "format": FORMAT_NAME,
         "format_version": format_version,
         "gru4rec_version": _package_version(),
-        "n_items": items.n_items,
+        "n_items": n_items,
         **content,
-        "checksums": {name: _checksum(array) for name, array in tensors.items()},
+        "checksums": dict(checksums),
     }
     whole["header_checksum"] = _header_checksum(whole)
-    with _replacing(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={FORMAT_NAME: json.dumps(whole)})
+    return {FORMAT_NAME: json.dumps(whole)}
 
 
 def version_of(path: str | Path) -> str:
@@ -236,7 +245,7 @@ def check_writable(path: str | Path) -> None:
     Raises:
         ModelFileError: The path is a folder, its folder is missing, or there is no permission.
     """
-    with _replacing(Path(path), keep=False):
+    with replacing(Path(path), keep=False):
         pass
 
 
@@ -293,14 +302,15 @@ def _check_checksums(content: Mapping[str, Any], tensors: Mapping[str, np.ndarra
             f"{path} is damaged: its parts are not those its header lists. Copy or save the model again"
         )
     for name, array in tensors.items():
-        if checksums[name] != _checksum(array):
+        if checksums[name] != checksum(array):
             raise ModelFileError(
                 f"{path} is damaged: the checksum of {name!r} does not fit. Copy or save the model again"
             )
 
 
-def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data) if array.size else 0
+def checksum(array: np.ndarray, before: int = 0) -> int:
+    """Return the CRC-32 of an array's bytes; ``before`` is that of the bytes that come before them."""
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, before) if array.size else before
 
 
 def _empty_network(n_items: int, settings: HyperParameters) -> GRU4RecModel:
@@ -323,12 +333,14 @@ def _check_shapes(weights: Mapping[str, np.ndarray], n_items: int, settings: Hyp
             )
 
 
-def _vocabulary_tensors(items: Vocabulary) -> dict[str, np.ndarray]:
+def vocabulary_tensors(items: Vocabulary, support: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the arrays, by name, that every model file holds: the items' ids and their training events."""
+    tensors = {_SUPPORT: np.asarray(support, dtype=np.int64)}
     if items.is_integer:
-        return {_INTEGER_IDS: items.item_ids.to_numpy()}
+        return {_INTEGER_IDS: items.item_ids.to_numpy(), **tensors}
     texts = [text.encode() for text in items.item_ids.to_pylist()]
     offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-    return {_TEXT_BYTES: np.frombuffer(b"".join(texts), dtype=np.uint8), _TEXT_OFFSETS: offsets}
+    return {_TEXT_BYTES: np.frombuffer(b"".join(texts), dtype=np.uint8), _TEXT_OFFSETS: offsets, **tensors}
 
 
 def _vocabulary(tensors: dict[str, np.ndarray]) -> Vocabulary:
@@ -340,8 +352,12 @@ def _vocabulary(tensors: dict[str, np.ndarray]) -> Vocabulary:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path, *, keep: bool = True) -> Iterator[Path]:
-    """Give a temporary file beside ``path``; on success it takes that name (if ``keep``), otherwise it is removed."""
+def replacing(path: Path, *, keep: bool = True) -> Iterator[Path]:
+    """Give a temporary file beside ``path``; on success it takes that name (if ``keep``), otherwise it is removed.
+
+    Raises:
+        ModelFileError: The file cannot be written.
+    """
     path = Path(os.path.realpath(path))  # a link stays, and what it points to is replaced
     if os.path.isdir(path):  # os.path says no where a Path raises: a name too long, a folder that is locked
         raise ModelFileError(
