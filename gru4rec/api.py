@@ -29,6 +29,7 @@ from gru4rec.model.losses import bpr_max_loss, cross_entropy_loss, elu
 from gru4rec.model.network import GRU4RecModel
 from gru4rec.model.scorer import GRUScorer, check_finite
 from gru4rec.serve.recommender import Exclude, LiveSession, Recommendations, Recommender
+from gru4rec.train.checkpoint import optimizer_state
 from gru4rec.train.engine import choose_engine, new_step
 from gru4rec.train.gpu_plan import CHUNK_STEPS
 from gru4rec.train.loop import EpochReport, Position, Recorder, Training, train
@@ -50,6 +51,7 @@ class GRU4Rec:
         settings: The checked hyper-parameters.
         model: The network, None before training.
         items: The vocabulary, None before training.
+        training_state: Accumulators and velocities by name, where they were kept.
 
     Raises:
         ConfigError: An unknown or wrong setting.
@@ -74,6 +76,7 @@ class GRU4Rec:
         self.support: np.ndarray | None = None
         self.status: Status = "finished"
         self.n_epochs_done = 0
+        self.training_state: Mapping[str, np.ndarray] | None = None
         self._recommender: Recommender | None = None
         self._log_support_N: Tensor | None = None
 
@@ -103,6 +106,7 @@ class GRU4Rec:
         engine: Engine = "auto",
         precision: Precision = "float32",
         recorder: Recorder | None = None,
+        keep_state: bool = False,
     ) -> GRU4Rec:
         """Train from scratch, or where the recorder goes on.
 
@@ -123,6 +127,8 @@ class GRU4Rec:
             precision: Of the matrix products: ``float32``, ``bf16``, or ``tf32`` on a GPU. Weights stay as they are.
             recorder: Watches the run, keeps checkpoints and goes on from one, such as a
                 :class:`gru4rec.runs.recorder.RunRecorder`.
+            keep_state: Keep the optimiser's accumulators and velocities, in the model file too, for updates to go on
+                with; the file is two or three times as large.
 
         Returns:
             This object.
@@ -138,7 +144,7 @@ class GRU4Rec:
         batches = self._batches(sessions, support, sample_cache_max_size, negatives)
         self.items, self.support, self.model, self._recommender = sessions.items, support, None, None
         self._log_support_N = None
-        self.n_epochs_done, self.status = 0, "checkpoint"
+        self.n_epochs_done, self.status, self.training_state = 0, "checkpoint", None
 
         def finish_epoch(report: EpochReport) -> None:
             assert self.model is not None
@@ -162,6 +168,8 @@ class GRU4Rec:
                     start=start,
                     recorder=recorder,
                 )
+                if keep_state:
+                    self.training_state = optimizer_state(training)
         except DivergedError as error:
             self.status = "diverged"
             raise DivergedError(f"{error}. {self._last_good(checkpoint_path)}") from None
@@ -224,7 +232,7 @@ class GRU4Rec:
         """
         model, items, support = self._trained()
         weights = {name: weight.detach().cpu().numpy() for name, weight in model.state_dict().items()}
-        return Bundle(model.settings, weights, items, support, self.status, self.n_epochs_done)
+        return Bundle(model.settings, weights, items, support, self.status, self.n_epochs_done, self.training_state)
 
     @classmethod
     def loadmodel(cls, path: str | Path, device: str | torch.device = "auto") -> GRU4Rec:
@@ -240,6 +248,7 @@ class GRU4Rec:
         gru.dtype = gru.model.dtype
         gru.items, gru.support = bundle.items, bundle.support
         gru.status, gru.n_epochs_done = bundle.status, bundle.n_epochs_done
+        gru.training_state = bundle.training_state
         return gru
 
     def to(self, device: str | torch.device) -> GRU4Rec:

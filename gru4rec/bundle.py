@@ -30,12 +30,15 @@ from gru4rec.errors import DivergedError, GRU4RecError, ModelFileError
 from gru4rec.model.network import GRU4RecModel
 
 FORMAT_NAME = "gru4rec"
-FORMAT_VERSION = 2
-"""The newest that is read. Models of GRU4Rec are written as version 1; other kinds came with 2."""
+FORMAT_VERSION = 3
+"""The newest that is read. Models of GRU4Rec are written as version 1, or 3 with training state; others as 2."""
 
 VERSION_DIGITS = 16
 
 Status = Literal["finished", "checkpoint", "diverged", "converted"]
+
+ACCUMULATOR, VELOCITY = "accumulator.", "velocity."
+"""What begins the names of training state; the name of the weight follows."""
 
 _TEXT_BYTES, _TEXT_OFFSETS, _INTEGER_IDS, _SUPPORT = "item_id_bytes", "item_id_offsets", "item_ids", "item_support"
 
@@ -52,6 +55,8 @@ class Bundle:
         status: ``finished``; ``checkpoint`` (training went on after this file was written); ``diverged`` (of no use);
             ``converted`` (from the official program).
         n_epochs_done: Passes over the training log behind these weights.
+        training_state: The optimiser's accumulators and velocities, each named after its weight, of the weight's
+            shape; None where the model was saved without.
     """
 
     settings: HyperParameters
@@ -60,6 +65,7 @@ class Bundle:
     support: np.ndarray
     status: Status = "finished"
     n_epochs_done: int = 0
+    training_state: Mapping[str, np.ndarray] | None = None
 
     def restore(self, *, device: torch.device | str = "cpu") -> GRU4RecModel:
         """Build the network around these weights, in the number type they were saved in.
@@ -82,7 +88,10 @@ def save_bundle(bundle: Bundle, path: str | Path) -> None:
         ModelFileError: The path cannot be written.
     """
     content = content_of(bundle.settings, bundle.status, bundle.n_epochs_done)
-    write_model_file(path, content, bundle.weights, bundle.items, bundle.support)
+    state = bundle.training_state
+    arrays = {**bundle.weights, **(state or {})}
+    version = 1 if state is None else FORMAT_VERSION
+    write_model_file(path, content, arrays, bundle.items, bundle.support, format_version=version)
 
 
 def content_of(settings: HyperParameters, status: Status, n_epochs_done: int) -> dict[str, Any]:
@@ -228,14 +237,17 @@ def bundle_of(file: ModelFile, path: str | Path) -> Bundle:
         )
     with damage_named(path):
         settings = hyper_parameters(file.content["settings"], where=str(path))
+        state = {name: array for name, array in file.arrays.items() if name.startswith((ACCUMULATOR, VELOCITY))}
+        weights = {name: array for name, array in file.arrays.items() if name not in state}
         _check_shapes(file.arrays, file.items.n_items, settings, Path(path))
         return Bundle(
             settings=settings,
-            weights=file.arrays,
+            weights=weights,
             items=file.items,
             support=file.support,
             status=file.content["status"],
             n_epochs_done=file.content["n_epochs_done"],
+            training_state=state or None,
         )
 
 
@@ -321,6 +333,9 @@ def _empty_network(n_items: int, settings: HyperParameters) -> GRU4RecModel:
 
 def _check_shapes(weights: Mapping[str, np.ndarray], n_items: int, settings: HyperParameters, path: Path) -> None:
     expected = {name: tuple(weight.shape) for name, weight in _empty_network(n_items, settings).state_dict().items()}
+    state = {name[: name.index(".") + 1] for name in weights if name.startswith((ACCUMULATOR, VELOCITY))}
+    if state:  # accumulators at least, each of its weight's shape
+        expected |= {f"{kind}{name}": shape for kind in state | {ACCUMULATOR} for name, shape in expected.items()}
     found = {name: array.shape for name, array in weights.items()}
     for name, array in weights.items():
         if array.dtype.kind != "f":

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -82,6 +83,12 @@ def checkpoint_of(
     if training.model.rng is not None:
         tensors["generator"] = training.model.rng.get_state()
     return Checkpoint(position, tensors, more)
+
+
+def optimizer_state(training: Training) -> dict[str, np.ndarray]:
+    """Return accumulators and velocities by name, as arrays on the CPU: what a model file can carry."""
+    tensors = _tensors_of(training).items()
+    return {name: tensor.cpu().numpy() for name, tensor in tensors if not name.startswith("weight.")}
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
