@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from gru4rec.config import HyperParameters
-from gru4rec.model.losses import TINY, elu
+from gru4rec.model.losses import elu
 from gru4rec.model.network import GRU4RecModel
+from gru4rec.train.lane_sums import LaneSums
 from gru4rec.train.optim import IndexedAdagradM
 from gru4rec.train.products import Products
 from gru4rec.train.rows import RowGradients
@@ -89,6 +90,20 @@ def loss_and_gradients(
     products.into(d_rows, d_scores.T, hidden)
     products.into(d_hidden, d_scores, rows)
     return loss
+
+
+def own_scores(hidden: Tensor, rows: Tensor, offset: Tensor, products: Products, elu_param: float) -> Tensor:
+    """Return each lane's score of its own row (A,), of rounded factors as those of whole blocks are.
+
+    Args:
+        hidden: (A, H), a factor of ``products``.
+        rows: (A, H).
+        offset: (A,), added to the scores before the final activation.
+        products: Rounds the rows.
+        elu_param: Of the final activation; 0: there is none.
+    """
+    rows = products.factor(rows).to(offset.dtype)
+    return elu((hidden.to(offset.dtype) * rows).sum(dim=1) + offset, elu_param=elu_param)
 
 
 class SampledColumns:
@@ -188,8 +203,8 @@ class AllItems:
     ) -> None:
         self._model, self._optimizer, self._settings = model, optimizer, model.settings
         self._kernels, self._products, self._share = kernels, products, share
-        self._is_bpr, self._is_shared = model.settings.loss == "bpr-max", model.input_table is model.Wy
-        self._elu_param = model.settings.elu_param if self._is_bpr else 0.0
+        self._is_shared = model.input_table is model.Wy
+        self._elu_param = model.settings.elu_param if model.settings.loss == "bpr-max" else 0.0
         self.shared_inputs = RowGradients(model.Wy.weight, 2 * n_lanes * self._is_shared, scratch_N)
         tables = (model.Wy.weight, model.By.weight)
         self._waiting = [torch.zeros_like(table) for table in tables] if model.settings.grad_accumulation > 1 else []
@@ -207,40 +222,22 @@ class AllItems:
         self, hidden: Tensor, target_idx: Tensor, negative_idx: Tensor, input_idx: Tensor, d_hidden: Tensor
     ) -> Tensor:
         """See :class:`Columns`."""
-        kernels, settings, weight = self._kernels, self._settings, self._model.Wy.weight
+        weight = self._model.Wy.weight
         target, low_hidden = target_idx.long(), self._products.factor(hidden)
-        own_rows = self._products.factor(weight.index_select(0, target)).to(weight.dtype)
-        own = (low_hidden.to(weight.dtype) * own_rows).sum(dim=1)  # of rounded factors, as the blocks' scores are
-        own += self._model.By.weight[:, 0].index_select(0, target)
-        own = elu(own, elu_param=self._elu_param)
-        highest, sums = torch.full_like(own, -torch.inf), own.new_zeros(4 if self._is_bpr else 1, len(own))
+        lanes = LaneSums(self._settings, self._kernels, self._own_scores(low_hidden, target), self._share)
         for items, scores in self._blocks(len(hidden)):
             self._fill(scores, low_hidden, items)
-            if self._is_bpr:
-                kernels.bpr_sums(scores, target - items.start, own, highest, sums)
-            else:
-                kernels.softmax_sums(scores, highest, sums)
-        if self._is_bpr:
-            beaten, _, penalty = sums[1:] / sums[0]
-            loss: Tensor = (settings.bpreg * penalty - torch.log(beaten + TINY)).sum() * self._share
-        else:
-            p_target = torch.exp(own - highest) / sums[0]
-            slope = self._share * p_target / (p_target + TINY)
-            loss = -self._share * torch.log(p_target + TINY).sum()
+            lanes.see(scores, target - items.start)
+        self._complete(lanes)
+        loss = lanes.loss()
 
         held = _HeldRows(self._model, self._optimizer, input_idx) if self._is_shared and not self._waiting else None
         d_hidden.zero_()
         for items, scores in self._blocks(len(hidden)):
             if not self._keeps_scores:
                 self._fill(scores, low_hidden, items)
-            d_bias, place = self._d_bias[: scores.shape[1]], target - items.start
-            if self._is_bpr:
-                kernels.bpr_gradient(
-                    scores, place, own, highest, sums, d_bias,
-                    share=self._share, elu_param=self._elu_param, bpreg=settings.bpreg,
-                )  # fmt: skip
-            else:
-                kernels.softmax_gradient(scores, place, highest, sums, slope, d_bias)
+            d_bias = self._d_bias[: scores.shape[1]]
+            lanes.gradient(scores, target - items.start, d_bias)
             d_scores = self._products.factor(scores)
             self._products.add_to(d_hidden, d_scores, weight[items])
             self._keep(items, d_scores.T, low_hidden, d_bias, held)
@@ -258,6 +255,14 @@ class AllItems:
         for table, waiting in zip((self._model.Wy.weight, self._model.By.weight), self._waiting, strict=True):
             self._update(table, slice(None), waiting, share)
             waiting.zero_()
+
+    def _own_scores(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """Return each lane's score of its target (A,), final activation included."""
+        rows, bias = self._model.Wy.weight.index_select(0, target), self._model.By.weight[:, 0].index_select(0, target)
+        return own_scores(hidden, rows, bias, self._products, self._elu_param)
+
+    def _complete(self, lanes: LaneSums) -> None:
+        """Take in what other columns than these add to the lanes' sums: there are none."""
 
     def _blocks(self, n_lanes: int) -> Iterator[tuple[slice, Tensor]]:
         """Yield the items of each block and its scores' buffer (A, M)."""
