@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("model", metavar="MODEL", help="model file of any kind")
     parser.add_argument("log", metavar="SESSIONS", help="log: csv, tsv or .parquet, plain or gzip, or a session map")
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="Parquet file to write")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", required=True, help="Parquet file to write; ending with a slash, a folder"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with a run that did not come to its end")
     parser.add_argument("-k", type=positive, default=20, help="list length (20)")
     parser.add_argument(
@@ -86,8 +88,10 @@ def _check_output(args: argparse.Namespace) -> None:
     for read in (args.model, args.log, args.allow):
         if read is not None and same_file(read, args.output):
             raise ConfigError(f"writing {output} would replace {read}, which is read. Give -o another path")
-    if output.is_dir():
-        raise ConfigError(f"{output} is a folder. Give -o the path of a file")
+    if output.is_dir() and any(output.iterdir()):
+        raise ConfigError(f"{output} is a folder that is not empty. Give -o a new one, or the path of a file")
+    if args.output.endswith(("/", os.sep)) and output.exists() and not output.is_dir():
+        raise ConfigError(f"{args.output} ends like a folder and is a file. Give -o another path")
     if not output.parent.is_dir():
         raise DataError(f"cannot write {output}: there is no folder {output.parent}. Make it, or give -o another path")
     if not os.access(output.parent, os.W_OK):

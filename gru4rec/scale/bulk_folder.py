@@ -7,30 +7,32 @@ tables, not models.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as papq
 from filelock import FileLock, Timeout
 
 from gru4rec.errors import ConfigError, DataError
 from gru4rec.whole import write_whole
 
-_MANIFEST = "manifest.json"
+_MANIFEST, _PARTS = "manifest.json", "parts"
 _ADVICE = "Free some space, or give -o another path, and go on with --resume"
 _GROUP_BYTES = 32_000_000
 """Size of a row group in memory, from which on it is written."""
 
 
 class BulkFolder:
-    """The parts of an output file, beside it.
+    """The parts of an output, beside it.
 
     Args:
-        output: The file that will be written.
-        asked: What decides the contents of the file; kept as JSON.
+        output: The file that will be written; a folder of files, if it is one or its path ends with a slash.
+        asked: What decides the contents of the output; kept as JSON.
         resume: Go on with what is there.
 
     Attributes:
@@ -43,8 +45,11 @@ class BulkFolder:
         DataError: The folder cannot be written.
     """
 
-    def __init__(self, output: Path, asked: Mapping[str, Any], *, resume: bool) -> None:
-        self.output, self.path = output, output.with_name(f"{output.name}.parts")
+    def __init__(self, output: str | Path, asked: Mapping[str, Any], *, resume: bool) -> None:
+        self.output, self._is_folder = Path(output), names_folder(output)
+        if not self.output.name:
+            self.output = self.output.resolve()
+        self.path = self.output.with_name(f"{self.output.name}.parts")
         before = self._before(resume)
         if before is not None:
             self._check_same(before, json.loads(json.dumps(asked)))
@@ -60,37 +65,37 @@ class BulkFolder:
         if self.is_new:
             text = json.dumps(asked, indent=1) + "\n"
             write_whole(self.path / _MANIFEST, lambda path: path.write_text(text, encoding="utf-8"), advice=_ADVICE)
+        (self.path / _PARTS).mkdir(exist_ok=True)
 
     def has(self, part: int, n_rows: int) -> bool:
         """Tell whether a part is done; one that a power cut has damaged is not."""
         try:
-            return int(papq.read_metadata(self._part(part)).num_rows) == n_rows
+            return int(papq.read_metadata(_part(self.path, part)).num_rows) == n_rows
         except (OSError, pa.ArrowException):
             return False
 
-    def write(self, part: int, table: pa.Table) -> None:
-        """Keep a part.
+    def finish(self, n_parts: int, schema: pa.Schema) -> tuple[int, int]:
+        """Make the parts the output, and remove the folder.
 
-        Raises:
-            DataError: It cannot be written.
-        """
-        write_whole(self._part(part), lambda path: papq.write_table(table, path, compression="zstd"), advice=_ADVICE)
+        They are joined to a file, a few at a time; a folder of files gets them as they are.
 
-    def finish(self, n_parts: int, schema: pa.Schema) -> None:
-        """Join the parts to the output, a few at a time, and remove the folder.
+        Returns:
+            The numbers of rows, and of those whose lists are the popular items.
 
         Raises:
             DataError: The output cannot be written.
         """
-
-        def write(path: Path) -> None:
-            with papq.ParquetWriter(path, schema, compression="zstd") as writer:
-                for table in self._groups(n_parts, schema):
-                    writer.write_table(table, row_group_size=max(1, table.num_rows))
-
-        write_whole(self.output, write, advice=_ADVICE)
+        is_popular = [
+            papq.read_table(_part(self.path, part), columns=["popular"])["popular"] for part in range(n_parts)
+        ]
+        counts = sum(map(len, is_popular)), sum(pc.sum(each).as_py() for each in is_popular)
+        if self._is_folder:
+            self._rename(n_parts)
+        else:
+            write_whole(self.output, lambda path: self._join(path, n_parts, schema), advice=_ADVICE)
         self.close()
         shutil.rmtree(self.path, ignore_errors=True)
+        return counts
 
     def close(self) -> None:
         """Let other processes work in the folder."""
@@ -99,19 +104,31 @@ class BulkFolder:
     def discard_unbegun(self) -> None:
         """Remove the folder if no part is done: what is wrong was wrong from the beginning."""
         self.close()
-        if not any(self.path.glob("part-*.parquet")):
+        if not any((self.path / _PARTS).glob("part-*.parquet")):
             shutil.rmtree(self.path, ignore_errors=True)
+
+    def _join(self, path: Path, n_parts: int, schema: pa.Schema) -> None:
+        with papq.ParquetWriter(path, schema, **_how_written(schema)) as writer:
+            for table in self._groups(n_parts, schema):
+                writer.write_table(table, row_group_size=max(1, table.num_rows))
 
     def _groups(self, n_parts: int, schema: pa.Schema) -> Iterator[pa.Table]:
         waiting: list[pa.Table] = []
         for part in range(n_parts):
-            waiting.append(papq.read_table(self._part(part), schema=schema, partitioning=None))
+            waiting.append(papq.read_table(_part(self.path, part), schema=schema, partitioning=None))
             if part + 1 == n_parts or sum(table.nbytes for table in waiting) >= _GROUP_BYTES:
                 yield pa.concat_tables(waiting)
                 waiting = []
 
-    def _part(self, part: int) -> Path:
-        return self.path / f"part-{part:07}.parquet"
+    def _rename(self, n_parts: int) -> None:
+        """Give the parts the output's name, all in one move."""
+        wanted = {_part(self.path, part) for part in range(n_parts)}
+        try:
+            for path in set((self.path / _PARTS).iterdir()) - wanted:  # what was half written by one that was killed
+                path.unlink()
+            (self.path / _PARTS).rename(self.output)  # also where an empty folder is
+        except OSError as error:
+            raise DataError(f"cannot write {self.output}: {error.strerror}. {_ADVICE}") from None
 
     def _before(self, resume: bool) -> Any:
         """Return what the run that is there was asked for; None where there is none."""
@@ -141,6 +158,32 @@ class BulkFolder:
                     f"{_short(asked.get(name))} is asked for: the parts would not belong together. Give the model, log "
                     "and options of before, or delete the folder"
                 )
+
+
+def write_part(folder: Path, part: int, table: pa.Table) -> None:
+    """Keep a part in a run's folder. Whoever writes it, and however often, it is there whole or not at all.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    write_whole(
+        _part(folder, part), lambda path: papq.write_table(table, path, **_how_written(table.schema)), advice=_ADVICE
+    )
+
+
+def names_folder(output: str | Path) -> bool:
+    """Tell whether an output is a folder of files: it is one, or its path ends with a slash."""
+    return str(output).endswith(("/", os.sep)) or os.path.isdir(output)
+
+
+def _part(folder: Path, part: int) -> Path:
+    return folder / _PARTS / f"part-{part:07}.parquet"
+
+
+def _how_written(schema: pa.Schema) -> dict[str, Any]:
+    """Return how Parquet is written: scores hardly repeat, so a dictionary of them would be made for nothing."""
+    columns = [f"{name}.list.element" if name == "item_ids" else name for name in schema.names if name != "scores"]
+    return {"compression": "zstd", "use_dictionary": columns}
 
 
 def _short(value: Any) -> str:

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gru4rec.data.events import load_events
-from gru4rec.data.files import Columns
+from gru4rec.data.events import EventLog, load_events
+from gru4rec.data.files import Columns, first_line, read_file
 from gru4rec.data.session_map import HEADER, ids_as_bytes, is_session_map, open_session_map, write_session_map
 from gru4rec.data.sessions import Sessions
 from gru4rec.data.vocabulary import Vocabulary
@@ -52,7 +52,7 @@ def map_log(path: Path, folder: Path, columns: Columns, *, trust_pickle: bool) -
     """Open a log as it was mapped in a folder; read and map it first where that was not done.
 
     Args:
-        path: The log, or a session map, which is opened where it is.
+        path: The log, a folder of Parquet files, or a session map, which is opened where it is.
         folder: Where maps go.
         columns: Names of the session, item and time columns.
         trust_pickle: Unpickle a file that is a pickle.
@@ -78,11 +78,16 @@ def map_log(path: Path, folder: Path, columns: Columns, *, trust_pickle: bool) -
 
 
 def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file; of a session map that of its header, which has the checksums of its files.
+    """Return the SHA-256 of a file; of a folder of Parquet files that of their names and SHA-256s.
+
+    Of a session map it is that of its header, which has the checksums of its files.
 
     Raises:
         DataError: It cannot be read.
     """
+    if path.is_dir() and not is_session_map(path):
+        names = "\n".join(f"{digest_of(file)} {file.relative_to(path).as_posix()}" for file in parquet_files(path))
+        return hashlib.sha256(names.encode()).hexdigest()
     try:
         with open(path / HEADER if is_session_map(path) else path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -90,17 +95,43 @@ def digest_of(path: Path) -> str:
         raise DataError(f"cannot read {path}: {error.strerror}. Check the path") from None
 
 
+def parquet_files(folder: Path) -> list[Path]:
+    """Return the Parquet files in a folder and those below it, by name; hidden ones are no part of what was written.
+
+    Raises:
+        DataError: There is none.
+    """
+    found = sorted(folder.rglob("*.parquet"))
+    files = [path for path in found if not path.relative_to(folder).as_posix().startswith((".", "_"))]
+    if not files:
+        raise DataError(
+            f"{folder} is a folder without Parquet files. Give a log, a folder of .parquet, or a session map"
+        )
+    return files
+
+
 def _read(path: Path, columns: Columns, trust_pickle: bool) -> tuple[Sessions, pa.Array]:
     """Read a log, and the ids of its sessions in their order."""
-    log = load_events(path, columns=columns, trust_pickle=trust_pickle)
+    log = _events(path, columns, trust_pickle)
     sessions = Sessions.from_log(log)
     first_time = np.full(log.n_sessions, log.time.max())
     np.minimum.at(first_time, log.session_code, log.time)
     order = np.argsort(first_time, kind="stable")
     del log
     # Read again with sessions in the place of items, whose ids are kept: in the order of their first rows.
-    ids = load_events(path, columns=_swapped(columns), trust_pickle=trust_pickle).items.item_ids
+    ids = _events(path, _swapped(columns), trust_pickle).items.item_ids
     return sessions, ids.take(pc.array_sort_indices(ids)).take(pa.array(order))
+
+
+def _events(path: Path, columns: Columns, trust_pickle: bool) -> EventLog:
+    if not path.is_dir():
+        return load_events(path, columns=columns, trust_pickle=trust_pickle)
+    tables = [read_file(file, columns, trust_pickle=False) for file in parquet_files(path)]
+    try:
+        return load_events(pa.concat_tables(tables, promote_options="permissive"), columns=columns)
+    except (DataError, pa.ArrowException) as error:
+        reason = first_line(error).replace("the pyarrow table", str(path))
+        raise DataError(reason if isinstance(error, DataError) else f"the files of {path} differ: {reason}") from None
 
 
 def _swapped(columns: Columns) -> Columns:

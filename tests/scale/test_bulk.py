@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as papq
 import pytest
 from conftest import ROOT, make_sessions
@@ -116,7 +117,7 @@ def test_bulk_lists_are_those_of_one_session_at_a_time(
     model: str, flags: list[str], given: Any, every_click: bool, models: Any, log: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("gru4rec.scale.bulk._CLICKS_A_PART", 50)
+    monkeypatch.setattr("gru4rec.scale.bulk_job.clicks_a_part", lambda k, n_items: 50)
     monkeypatch.setattr("gru4rec.scale.bulk_lists._AT_ONCE", 7)
     (tmp_path / "allowed").write_text("103\n\n 105 \n120\n12345\n")
     flags = [str(tmp_path / "allowed") if flag == "ALLOWED" else flag for flag in flags]
@@ -167,6 +168,63 @@ def test_bulk_names_the_sessions_of_a_map_by_their_places(models: Any, tmp_path:
     ]
 
 
+def test_bulk_reads_a_folder_of_parquet_files_as_one_log(models: Any, log: Path, tmp_path: Path) -> None:
+    rows = rows_of(made_up(60, 3), 4)
+    spark = tmp_path / "spark"
+    for number, part in enumerate((rows[:100], rows[100:])):
+        (spark / f"day={number}").mkdir(parents=True)
+        sessions, items, times = zip(*part, strict=True)
+        kind = pa.int32() if number else pa.int64()
+        table = pa.table({"ItemId": pa.array(items, kind), "SessionId": sessions, "Time": times, "day": times})
+        papq.write_table(table, spark / f"day={number}" / "part.parquet")
+    (spark / "_SUCCESS").touch()
+    (spark / ".part.parquet").write_text("half written")
+    assert batch(models["gru"], spark, "-o", tmp_path / "out") == 0
+    assert batch(models["gru"], log, "-o", tmp_path / "whole") == 0
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_bulk_writes_a_folder_of_parts_where_the_output_is_one(
+    models: Any, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gru4rec.scale.bulk_job.clicks_a_part", lambda k, n_items: 50)
+    assert batch(models["gru"], log, "-o", tmp_path / "whole") == 0
+    (tmp_path / "empty").mkdir()
+    for output in (f"{tmp_path}/new/", f"{tmp_path}/empty"):
+        assert batch(models["gru"], log, "-o", output) == 0
+        parts = sorted(Path(output).iterdir())
+        assert [path.name for path in parts] == [f"part-{number:07}.parquet" for number in range(len(parts))]
+        assert len(parts) > 3
+        assert [row for path in parts for row in read(path)] == read(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "log.tsv", "new", "whole"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--exclude-seen"], ["--exclude-current"], ["--allow", "ALLOWED"]])
+def test_long_lists_are_the_beginnings_of_longer_ones(
+    flags: list[str], models: Any, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long lists are sorted, short ones are kept in order while scores go by."""
+    (tmp_path / "allowed").write_text("\n".join(str(100 + item) for item in range(0, N_ITEMS, 2)))
+    flags = [str(tmp_path / "allowed") if flag == "ALLOWED" else flag for flag in flags]
+    args = (models["gru"], log, "--every-click", *flags)
+    assert batch(*args, "-o", tmp_path / "short", "-k", 10) == 0
+    monkeypatch.setattr("gru4rec.scale.bulk_lists._LONGEST_KEPT", 9)
+    assert batch(*args, "-o", tmp_path / "long", "-k", 30) == 0
+    longer = read(tmp_path / "long")
+    for row in longer:
+        row["item_ids"], row["scores"] = row["item_ids"][:10], row["scores"][:10]
+    assert read(tmp_path / "short") == longer
+
+
+def test_threads_change_nothing(models: Any, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gru4rec.scale.bulk_job.clicks_a_part", lambda k, n_items: 20)
+    for model in ("gru", "knn"):
+        for threads in (1, 3):
+            flags = ("--threads", threads, "--every-click")
+            assert batch(models[model], log, "-o", tmp_path / f"{threads}", *flags) == 0
+        assert (tmp_path / "1").read_bytes() == (tmp_path / "3").read_bytes()
+
+
 def test_bulk_says_what_it_did(models: Any, log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sessions = made_up(60, 3)
     assert main(["batch", str(models["gru"]), str(log), "-o", str(tmp_path / "out"), "--json"]) == 0
@@ -200,9 +258,10 @@ def test_bulk_replaces_an_output_whole(models: Any, log: Path, tmp_path: Path) -
 SMALL_PARTS = """
 import sys
 import torch
-from gru4rec.scale import bulk, bulk_folder
+from gru4rec.scale import bulk_folder, bulk_job
 torch.set_num_threads(1)
-bulk._CLICKS_A_PART = int(sys.argv[1])
+n_clicks = int(sys.argv[1])
+bulk_job.clicks_a_part = lambda k, n_items: n_clicks
 bulk_folder._GROUP_BYTES = 200_000
 from gru4rec.cli.main import command
 sys.argv = ["gru4rec", *sys.argv[2:]]
@@ -218,7 +277,7 @@ def started(n_clicks_a_part: int, *args: Any) -> subprocess.Popen[str]:
 
 
 def n_done(output: Path) -> int:
-    return len(list(output.with_name(f"{output.name}.parts").glob("part-*.parquet")))
+    return len(list(output.with_name(f"{output.name}.parts").glob("parts/part-*.parquet")))
 
 
 def wait_for(output: Path, n_parts: int, process: subprocess.Popen[str]) -> None:
@@ -240,7 +299,7 @@ def test_run_killed_again_and_again_gives_the_same_file(
 ) -> None:
     args = (models["gru"], long_log, "--every-click")
     whole, output = tmp_path / "whole", tmp_path / "out"
-    monkeypatch.setattr("gru4rec.scale.bulk._CLICKS_A_PART", 40)
+    monkeypatch.setattr("gru4rec.scale.bulk_job.clicks_a_part", lambda k, n_items: 40)
     monkeypatch.setattr("gru4rec.scale.bulk_folder._GROUP_BYTES", 200_000)
     assert batch(*args, "-o", whole) == 0
     for n_parts in (10, 40):
@@ -250,7 +309,7 @@ def test_run_killed_again_and_again_gives_the_same_file(
         process.communicate()
         assert not output.exists()
     n_clicks_before = 40 * n_done(output)  # about: a part ends with a session
-    damaged = sorted(output.with_name("out.parts").glob("part-*"))[3]
+    damaged = sorted(output.with_name("out.parts").glob("parts/part-*"))[3]
     damaged.write_bytes(damaged.read_bytes()[:50])  # as a power cut leaves it
     process = started(40, *args, "-o", output, "--resume", "--json")
     said = json.loads(process.communicate()[0])
@@ -278,7 +337,7 @@ def test_run_told_to_stop_says_how_to_go_on(number: int, models: Any, long_log: 
 @pytest.fixture
 def unfinished(models: Any, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An output whose run stopped after 3 parts."""
-    monkeypatch.setattr("gru4rec.scale.bulk._CLICKS_A_PART", 50)
+    monkeypatch.setattr("gru4rec.scale.bulk_job.clicks_a_part", lambda k, n_items: 50)
     output = tmp_path / "out"
     with pytest.raises(bulk.StoppedError):
         bulk.score_log(
@@ -341,6 +400,11 @@ def test_wrong_input_is_one_message_and_leaves_nothing(
     theirs = tmp_path / "theirs.parts"
     theirs.mkdir()
     (theirs / "letter.txt").write_text("mine")
+    wrong_columns, mixed = tmp_path / "wrong", tmp_path / "mixed"
+    for folder, columns in ((wrong_columns, ("SessionId", "ItemId")), (mixed, ("SessionId", "ItemId", "Time"))):
+        folder.mkdir()
+        papq.write_table(pa.table({name: [1] for name in columns}), folder / "a.parquet")
+        papq.write_table(pa.table({name: ["a"] for name in columns}), folder / "b.parquet")
     before = {path.name for path in tmp_path.iterdir()}
     out = tmp_path / "out"
     wrong: dict[str, tuple[Any, ...]] = {
@@ -353,7 +417,11 @@ def test_wrong_input_is_one_message_and_leaves_nothing(
         "cannot read --allow": (models["gru"], log, "-o", out, "--allow", tmp_path / "nowhere"),
         "none of the 1 allowed items is known": (models["gru"], log, "-o", out, "--allow", tmp_path / "strange"),
         "would replace .*log.tsv": (models["gru"], log, "-o", log),
-        "is a folder": (models["gru"], log, "-o", tmp_path),
+        "is a folder that is not empty": (models["gru"], log, "-o", tmp_path),
+        "ends like a folder and is a file": (models["gru"], log, "-o", f"{log}/"),
+        "theirs.parts is a folder without Parquet files": (models["gru"], theirs, "-o", out),
+        "wrong has no Time|no column 'Time'": (models["gru"], wrong_columns, "-o", out),
+        "mixed differ|of type": (models["gru"], mixed, "-o", out),
         "there is no folder": (models["gru"], log, "-o", tmp_path / "no" / "out"),
         "is of something else": (models["gru"], log, "-o", tmp_path / "theirs"),
         "int8 .*Choose dense": (models["knn"], log, "-o", out, "--search", "int8"),
@@ -377,9 +445,9 @@ import contextlib
 import sys
 import psutil
 import torch
-from gru4rec.scale import bulk, bulk_folder
+from gru4rec.scale import bulk, bulk_folder, bulk_job
 torch.set_num_threads(1)
-bulk._CLICKS_A_PART, bulk_folder._GROUP_BYTES = 2000, 200_000
+bulk_job.clicks_a_part, bulk_folder._GROUP_BYTES = lambda k, n_items: 2000, 200_000
 held = []
 
 @contextlib.contextmanager
