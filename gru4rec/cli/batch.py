@@ -19,9 +19,17 @@ HELP = "write the lists of all sessions of a log to a Parquet file"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("model", metavar="MODEL", help="model file of any kind")
-    parser.add_argument("log", metavar="SESSIONS", help="log: csv, tsv or .parquet, plain or gzip, or a session map")
     parser.add_argument(
-        "-o", "--output", metavar="OUT", required=True, help="Parquet file to write; ending with a slash, a folder"
+        "log",
+        metavar="SESSIONS",
+        help="log: csv, tsv or .parquet, plain or gzip, a folder of .parquet, or a session map",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        required=True,
+        help="Parquet file to write; a folder of them, if it ends with /",
     )
     parser.add_argument("--resume", action="store_true", help="go on with a run that did not come to its end")
     parser.add_argument("-k", type=positive, default=20, help="list length (20)")

@@ -8,7 +8,7 @@ this process write the parts, or the workers of a Ray cluster (:mod:`gru4rec.sca
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
@@ -121,7 +121,7 @@ def score_log(
 
 def _in_threads(
     run: BulkRun, folder: BulkFolder, missing: Sequence[int], n_threads: int, check_stop: Callable[[], None]
-) -> Iterator[int]:
+) -> Generator[int]:
     """Write parts, so many side by side, each with one thread of its own; yield those that are done."""
 
     def write(part: int) -> int:

@@ -85,9 +85,8 @@ class BulkFolder:
         Raises:
             DataError: The output cannot be written.
         """
-        is_popular = [
-            papq.read_table(_part(self.path, part), columns=["popular"])["popular"] for part in range(n_parts)
-        ]
+        paths = [_part(self.path, part) for part in range(n_parts)]
+        is_popular = [papq.read_table(path, columns=["popular"], partitioning=None)["popular"] for path in paths]
         counts = sum(map(len, is_popular)), sum(pc.sum(each).as_py() for each in is_popular)
         if self._is_folder:
             self._rename(n_parts)

@@ -197,7 +197,7 @@ def _found(
     finder: Finder, known: np.ndarray, offsets: np.ndarray, wanted: np.ndarray, before_batch: Callable[[], None]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the lists (J, K) after the wanted clicks, in their order, and the popular one after them."""
-    item_JK, score_JK = _room(np.count_nonzero(wanted) + 1, finder.filters.k)
+    item_JK, score_JK = _room(int(np.count_nonzero(wanted)) + 1, finder.filters.k)
     item_JK[-1], score_JK[-1] = finder.popular()
     number, first = np.cumsum(wanted) - 1, np.repeat(offsets[:-1], np.diff(offsets))
     for state, place in _gathered(finder.states(known, offsets, wanted), before_batch):

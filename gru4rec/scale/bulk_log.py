@@ -104,9 +104,7 @@ def parquet_files(folder: Path) -> list[Path]:
     found = sorted(folder.rglob("*.parquet"))
     files = [path for path in found if not path.relative_to(folder).as_posix().startswith((".", "_"))]
     if not files:
-        raise DataError(
-            f"{folder} is a folder without Parquet files. Give a log, a folder of .parquet, or a session map"
-        )
+        raise DataError(f"{folder} is a folder without Parquet files. Give a log, such a folder, or a session map")
     return files
 
 
