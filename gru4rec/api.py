@@ -242,7 +242,15 @@ class GRU4Rec:
             ModelFileError: The file cannot be used; the message says why.
             DivergedError: The model in it diverged in training.
         """
-        bundle = load_bundle(path)
+        return cls.from_bundle(load_bundle(path), device)
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle, device: str | torch.device = "auto") -> GRU4Rec:
+        """Return the model that a bundle holds.
+
+        Raises:
+            DivergedError: It diverged in training.
+        """
         gru = cls(device=device, **setting_values(bundle.settings))
         gru.model = bundle.restore(device=gru.device)
         gru.dtype = gru.model.dtype
