@@ -42,6 +42,11 @@ class BestItems:
         order = torch.sort(all_scores, dim=1, descending=True, stable=True).indices[:, :k]
         self._score_RK, self._item_RK = all_scores.gather(1, order), all_items.gather(1, order)
 
+    @property
+    def scores_RK(self) -> Tensor:
+        """The best items' scores, best first; -inf where fewer than K were seen."""
+        return self._score_RK
+
     def items(self) -> np.ndarray:
         """Return int32 (R, K), best first."""
         return self._item_RK.cpu().numpy()

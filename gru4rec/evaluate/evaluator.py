@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -58,6 +58,29 @@ class Scorer(Protocol):
 
     def score_items(self, ready: State, item_idx: Any) -> Tensor:
         """Return the scores (R, C) of the given C items."""
+
+
+@runtime_checkable
+class SpreadScorer(Protocol):
+    """A scorer whose items are spread over processes, so that it counts them itself; else as :class:`Scorer`."""
+
+    @property
+    def n_items(self) -> int:
+        """Items N that are scored."""
+
+    def start(self, n_sessions: int) -> State:
+        """Return the state of sessions without events."""
+
+    def advance(self, state: State, item_idx: Any) -> State:
+        """Return the sessions' states after one more event each: item_idx (R,)."""
+
+    def ready(self, state: State) -> State:
+        """Return what the scores of the sessions come from."""
+
+    def count(
+        self, ready: State, target_idx: np.ndarray, block_items: int | None, list_length: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what :func:`count_items` returns."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +153,7 @@ def check_cutoffs(cutoff: Sequence[int], n_items: int) -> None:
 
 @torch.no_grad()
 def evaluate(
-    scorer: Scorer,
+    scorer: Scorer | SpreadScorer,
     sessions: Sessions,
     *,
     batch_size: int = 512,
@@ -141,7 +164,7 @@ def evaluate(
     """Rank every target of the sessions among all items.
 
     Args:
-        scorer: The model (``GRUScorer``) or a baseline.
+        scorer: The model (``GRUScorer``), a baseline, or one of several processes that all call this.
         sessions: Encoded with the scorer's vocabulary.
         batch_size: Sessions read side by side.
         block_items: Items scored at once. None: what suits the device.
@@ -160,8 +183,11 @@ def evaluate(
     counts = np.zeros((3, sessions.n_events), dtype=np.int64)
     lists = np.zeros((sessions.n_events if list_length else 0, list_length), dtype=np.int32)
     for state, position in states_to_rank(scorer, SessionDataIterator(sessions, batch_size=batch_size)):
-        target_idx = sessions.items_at(position + 1)
-        counts[:, position + 1], best = _count(scorer, scorer.ready(state), target_idx, block_items, list_length)
+        target_idx, ready = sessions.items_at(position + 1), scorer.ready(state)
+        if isinstance(scorer, SpreadScorer):
+            counts[:, position + 1], best = scorer.count(ready, target_idx, block_items, list_length)
+        else:
+            counts[:, position + 1], best = count_items(scorer, ready, target_idx, block_items, list_length)
         if list_length:
             lists[position + 1] = best
         if on_step is not None:
@@ -171,7 +197,7 @@ def evaluate(
     return Evaluation(RankCounts(*counts[:, is_target]), sessions, lists[is_target] if list_length else None)
 
 
-def states_to_rank(scorer: Scorer, batches: SessionDataIterator) -> Iterator[tuple[State, np.ndarray]]:
+def states_to_rank(scorer: Scorer | SpreadScorer, batches: SessionDataIterator) -> Iterator[tuple[State, np.ndarray]]:
     """Read the sessions side by side, and collect their states over the steps until there are enough for a product.
 
     Yields:
@@ -203,7 +229,7 @@ def _joined(waiting: Sequence[tuple[State, np.ndarray]]) -> tuple[State, np.ndar
     return tuple(torch.cat(parts) for parts in zip(*states, strict=True)), np.concatenate(positions)
 
 
-def _count(
+def count_items(
     scorer: Scorer, ready: State, target_idx: np.ndarray, block_items: int | None, list_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compare all items with each session's target.
@@ -218,17 +244,26 @@ def _count(
     device = ready[0].device
     targets = torch.as_tensor(target_idx.astype(np.int64), device=device)
     width = block_width(scorer.n_items, block_items, device)
-    target_score_R = _target_scores(scorer, ready, target_idx, width)
-    if not bool(torch.isfinite(target_score_R).all()):
-        raise DivergedError("the model's scores are not finite numbers, so it diverged in training. Train it again")
+    target_score_R = target_scores(scorer, ready, target_idx, width)
+    check_scores(target_score_R)
     best = BestItems(target_score_R, list_length) if list_length else None
-    counts, own_score_R = _count_blocks(scorer, ready, targets, target_score_R, width, best)
+    counts, own_score_R = count_blocks(scorer, ready, targets, target_score_R, width, best)
     if not torch.equal(own_score_R, target_score_R):
-        counts, _ = _count_blocks(scorer, ready, targets, own_score_R, width)
+        counts, _ = count_blocks(scorer, ready, targets, own_score_R, width)
     return counts.cpu().numpy(), best.items() if best is not None else np.empty((len(targets), 0), dtype=np.int32)
 
 
-def _target_scores(scorer: Scorer, ready: State, target_idx: np.ndarray, width: int) -> Tensor:
+def check_scores(target_score_R: Tensor) -> None:
+    """Make sure that ranks mean something.
+
+    Raises:
+        DivergedError: A score is not a number.
+    """
+    if not bool(torch.isfinite(target_score_R).all()):
+        raise DivergedError("the model's scores are not finite numbers, so it diverged in training. Train it again")
+
+
+def target_scores(scorer: Scorer, ready: State, target_idx: np.ndarray, width: int) -> Tensor:
     """Return each session's score of its own target (R,), from products of as many columns as a block has."""
     scores = []
     for start in range(0, len(target_idx), width):
@@ -238,7 +273,7 @@ def _target_scores(scorer: Scorer, ready: State, target_idx: np.ndarray, width: 
     return torch.cat(scores)
 
 
-def _count_blocks(
+def count_blocks(
     scorer: Scorer,
     ready: State,
     targets: Tensor,

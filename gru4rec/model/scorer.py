@@ -65,9 +65,13 @@ class GRUScorer:
             item_idx: (R,), the newest item of each session.
         """
         rows = torch.as_tensor(np.asarray(item_idx, dtype=np.int64), device=self.device)
-        input_RE = _fill_up(self._model.input_table.weight.index_select(0, rows))
-        new_state = self._model.next_state(input_RE, [_fill_up(hidden) for hidden in state])
-        return tuple(hidden[: len(rows)] for hidden in new_state)
+        return self.advance_by(state, self._model.input_table.weight.index_select(0, rows))
+
+    @torch.no_grad()
+    def advance_by(self, state: State, input_RE: Tensor) -> State:
+        """Do what :meth:`advance` does, given the newest items' rows of the input matrix."""
+        new_state = self._model.next_state(_fill_up(input_RE), [_fill_up(hidden) for hidden in state])
+        return tuple(hidden[: len(input_RE)] for hidden in new_state)
 
     def output_weights(self) -> tuple[Tensor, Tensor]:
         """Return what scores come from: item vectors (N, H) and biases (N,), not copied."""

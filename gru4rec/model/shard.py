@@ -22,8 +22,10 @@ class Shard:
 
     Example:
         >>> shard = Shard(rank=1, n_ranks=3, n_items=7)
-        >>> shard.n_rows, shard.rows_below(4), shard.row_of(np.array([0, 1, 4, 5])).tolist()
-        (2, 1, [-1, 0, 1, -1])
+        >>> shard.n_rows, shard.rows_below(4)
+        (2, 1)
+        >>> [part.tolist() for part in shard.held(np.array([0, 4, 1, 4]))]
+        [[1, 2, 3], [1, 0, 1]]
     """
 
     rank: int
@@ -39,14 +41,10 @@ class Shard:
         """Return how many items with an index below ``item_idx`` are held: the first row of those that are not."""
         return max(0, -(-(item_idx - self.rank) // self.n_ranks))
 
-    def holds(self, item_idx: np.ndarray) -> np.ndarray:
-        """Return which items are held."""
-        held: np.ndarray = item_idx % self.n_ranks == self.rank
-        return held
-
-    def row_of(self, item_idx: np.ndarray) -> np.ndarray:
-        """Return the row of each item, -1 for items that another process holds."""
-        return np.where(self.holds(item_idx), item_idx // self.n_ranks, -1)
+    def held(self, item_idx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where in ``item_idx`` items stand that are held, int64, and their rows, int32."""
+        place = np.flatnonzero(item_idx % self.n_ranks == self.rank)
+        return place, (item_idx[place] // self.n_ranks).astype(np.int32)
 
     def of_block(self, start: int, stop: int) -> tuple[slice, slice]:
         """Return which of the rows start..stop-1 of the whole matrix are held, and which rows here they are."""

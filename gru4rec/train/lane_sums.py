@@ -50,9 +50,10 @@ class LaneSums:
 
     def merge(self, values: Tensor) -> None:
         """Put the ``values`` (W, 1 + n, B) of W parts of the columns together: they become this object's own."""
-        self.values[0] = values[:, 0].amax(dim=0)
-        factor = torch.exp(values[:, 0] - self.values[0])
-        self.values[1:] = (values[:, 1:] * factor.unsqueeze(1)).sum(dim=0)
+        highest, sums = values[:, :1], values[:, 1:]
+        self.values[0] = highest.amax(dim=0)
+        counted = sums * torch.exp(highest - self.values[0])
+        self.values[1:] = torch.where(torch.isneginf(highest), 0, counted).sum(dim=0)  # a part may have no negative
 
     def loss(self) -> Tensor:
         """Return the step's loss, once all blocks were seen; then come the gradients."""

@@ -27,6 +27,7 @@ class LayerStack:
         n_lanes: Lanes to begin with.
 
     Attributes:
+        input: Input vectors (B, E) of the step, dropout included.
         out: Each layer's output (B, H) of the last step, dropout included: the state that the next step starts from.
         d_out: The outputs' gradients, each (B, H); :meth:`backward` starts from the last one.
         dense_updates: For each dense weight its value, accumulator, velocity (None without momentum) and gradient.
@@ -58,7 +59,7 @@ class LayerStack:
         """Use so many lanes from now on, their state zeros."""
         model, n_input = self._model, self._model.input_table.weight.shape[1]
         sizes, new = model.settings.layers, model.Wy.weight.new_zeros
-        self._input = new(n_lanes, n_input)
+        self.input = new(n_lanes, n_input)
         self.out, self._state, self.d_out = ([new(n_lanes, size) for size in sizes] for _ in range(3))
         self._input_uniform, *self._uniform = (
             torch.empty(n_lanes, size, device=model.device) for size in (n_input, *sizes)
@@ -89,9 +90,13 @@ class LayerStack:
             input_idx: (B,), each lane's newest item.
             going_on: (B, 1), 1 or true where a lane's session goes on, 0 or false where one starts.
         """
-        self._kernels.gather(self._model.input_table.weight, input_idx, self._input)
-        self._drop(self._input, self._input_uniform, self._input_dropout)
-        x = self._input
+        self._kernels.gather(self._model.input_table.weight, input_idx, self.input)
+        return self.run(going_on)
+
+    def run(self, going_on: Tensor) -> Tensor:
+        """Run one step from the vectors in ``input``; see :meth:`forward`."""
+        self._drop(self.input, self._input_uniform, self._input_dropout)
+        x = self.input
         for layer, state, out, uniform, dropout in zip(
             self._layers, self._state, self.out, self._uniform, self._dropouts, strict=True
         ):
@@ -121,5 +126,9 @@ class LayerStack:
 
     def _drop(self, values: Tensor, uniform: Tensor, probability: float) -> None:
         if probability > 0:
-            torch.rand(uniform.shape, generator=self._model.rng, out=uniform)
+            self._draw(uniform)
             self._kernels.apply_dropout(values, uniform, probability)
+
+    def _draw(self, uniform: Tensor) -> None:
+        """Fill ``uniform`` (B, H) with numbers from 0 to 1."""
+        torch.rand(uniform.shape, generator=self._model.rng, out=uniform)

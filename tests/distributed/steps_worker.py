@@ -1,0 +1,113 @@
+"""Run by torchrun: the sharded step against the fast one, which every process runs by itself, over all kinds of models.
+
+Every process prints a line of JSON when all agreed; else it ends with a traceback.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gru4rec.config import hyper_parameters
+from gru4rec.data.batches import Batch
+from gru4rec.distributed.group import Group, joined
+from gru4rec.distributed.step import ShardedStep
+from gru4rec.model.initial import initialise
+from gru4rec.model.network import GRU4RecModel
+from gru4rec.model.shard import Shard
+from gru4rec.train.fast_step import FastStep
+from gru4rec.train.optim import IndexedAdagradM
+from gru4rec.train.step import BatchStep
+
+N_ITEMS, N_LANES, BATCH_SIZE = 30, 5, 6
+MODES: dict[str, dict[str, Any]] = {
+    "shared": {"constrained_embedding": True},
+    "separate": {"constrained_embedding": False, "embedding": 8},
+    "none": {"constrained_embedding": False, "embedding": 0},
+}
+LOG_SUPPORT = torch.log(torch.arange(1, N_ITEMS + 1).double())
+
+
+def all_settings() -> Iterator[dict[str, Any]]:
+    """Losses, input modes, negatives; the rest goes round, so that each value meets each mode and loss."""
+    rest = itertools.cycle(
+        [
+            {"layers": [7], "dropout_p_hidden": 0.4, "dropout_p_embed": 0.2, "momentum": 0.3, "logq": 0.8},
+            {"layers": [9, 6], "grad_accumulation": 4, "gru_variant": "reset_before", "elu_param": 0.0},
+            {"layers": [7, 7], "dropout_p_embed": 0.3, "grad_accumulation": 3, "elu_param": 0.5},
+            {"layers": [6], "gru_variant": "reset_before", "dropout_p_hidden": 0.5, "logq": 1.0, "momentum": 0.1},
+        ]
+    )
+    for loss, mode, n_sample, _ in itertools.product(("cross-entropy", "bpr-max"), MODES, (11, 0, "all"), range(3)):
+        chosen = {**next(rest)}
+        if n_sample == "all" or loss == "bpr-max":
+            chosen.pop("logq", None)
+        yield {"loss": loss, "n_sample": n_sample, "bpreg": 0.7, **MODES[mode], **chosen}
+
+
+def batches(n_sample: int | str) -> list[Batch]:
+    """Random batches with repeated items and session starts; lanes become empty until one is left."""
+    rng, result = np.random.default_rng(0), []
+    for lanes in ([0, 1, 2, 3, 4],) * 4 + ([0, 2, 4],) * 2 + ([2, 4], [4]):
+        items = rng.integers(0, N_ITEMS, (2, len(lanes)), dtype=np.int32)
+        negatives = rng.integers(0, N_ITEMS, n_sample if isinstance(n_sample, int) else 0, dtype=np.int32)
+        resets = rng.random(len(lanes)) < 0.3
+        lane = np.array(lanes, dtype=np.int32)
+        result.append(Batch(lane, lane, items[0], items[1], resets, negatives))
+    return result[:-1] if n_sample == 0 else result  # a single lane has nothing to be compared with
+
+
+def model_of(settings: dict[str, Any], shard: Shard) -> tuple[GRU4RecModel, IndexedAdagradM]:
+    rng = torch.Generator().manual_seed(3)
+    model = GRU4RecModel(shard.n_rows, hyper_parameters(settings), rng=rng).double()
+    initialise(model, seed=1, shard=shard)
+    model.By.weight.copy_(torch.linspace(-0.5, 0.5, N_ITEMS)[shard.rank :: shard.n_ranks].unsqueeze(1))
+    optimizer = IndexedAdagradM(model.parameters(), lr=model.settings.learning_rate, momentum=model.settings.momentum)
+    return model, optimizer
+
+
+def trained(step: BatchStep, settings: dict[str, Any]) -> dict[str, Tensor]:
+    """Train an epoch; returns losses, weights, and what the optimiser holds."""
+    step.start_epoch()
+    result = {f"loss {number}": step(batch) for number, batch in enumerate(batches(settings["n_sample"]))}
+    step.end_epoch()
+    states = step.state()
+    assert states is not None
+    result |= {f"state {layer}": state for layer, state in enumerate(states)}
+    assert isinstance(step, FastStep | ShardedStep)
+    for name, weight in step.model.named_parameters():
+        result[name] = weight.detach()
+        result |= {f"{name} {part}": values for part, values in step.optimizer.state[weight].items()}
+    return result
+
+
+def check(settings: dict[str, Any], group: Group) -> float:
+    """Compare the two; returns the largest relative difference of a loss."""
+    shard = Shard(group.rank, group.n_ranks, N_ITEMS)
+    size = {"n_lanes": N_LANES, "batch_size": BATCH_SIZE}
+    expected = trained(FastStep(*model_of(settings, Shard(0, 1, N_ITEMS)), LOG_SUPPORT, **size), settings)
+    actual = trained(ShardedStep(*model_of(settings, shard), group, shard, LOG_SUPPORT, **size), settings)
+    assert actual.keys() == expected.keys()
+    for name, values in expected.items():
+        is_table = values.dim() == 2 and len(values) == N_ITEMS
+        own = values[shard.rank :: shard.n_ranks] if is_table else values
+        torch.testing.assert_close(actual[name], own, rtol=1e-10, atol=1e-13, msg=f"{name} with {settings}")
+    losses = [name for name in expected if name.startswith("loss")]
+    return max(float(abs(actual[name] / expected[name] - 1)) for name in losses)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with joined(torch.device("cpu")) as group:
+        largest = [check(settings, group) for settings in all_settings()]
+        print(json.dumps({"rank": group.rank, "n_settings": len(largest), "largest": max(largest)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
