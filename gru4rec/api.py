@@ -148,7 +148,7 @@ class GRU4Rec:
 
         def finish_epoch(report: EpochReport) -> None:
             assert self.model is not None
-            check_finite(self.model)  # the loss of a step does not see what its update does
+            self.check_finite()  # the loss of a step does not see what its update does
             self.n_epochs_done = report.epoch
             on_epoch(report)
             if checkpoint_path is not None and report.epoch < self.settings.n_epochs:
@@ -175,6 +175,15 @@ class GRU4Rec:
             raise DivergedError(f"{error}. {self._last_good(checkpoint_path)}") from None
         self.status = "finished"
         return self
+
+    def check_finite(self) -> None:
+        """Make sure that all weights are numbers.
+
+        Raises:
+            ConfigError: The model is not trained.
+            DivergedError: A weight is not a finite number.
+        """
+        check_finite(self._trained()[0])
 
     def choose_engine(self, engine: Engine = "auto", precision: Precision = "float32") -> Engine:
         """Return the engine that :meth:`fit` would train with, ``fast`` or ``plain``.
