@@ -90,8 +90,13 @@ def save_bundle(bundle: Bundle, path: str | Path) -> None:
     content = content_of(bundle.settings, bundle.status, bundle.n_epochs_done)
     state = bundle.training_state
     arrays = {**bundle.weights, **(state or {})}
-    version = 1 if state is None else FORMAT_VERSION
+    version = format_version_of(state)
     write_model_file(path, content, arrays, bundle.items, bundle.support, format_version=version)
+
+
+def format_version_of(training_state: Mapping[str, np.ndarray] | None) -> int:
+    """Return the oldest version that a GRU4Rec's file can be written as, so that older programs read it."""
+    return 1 if training_state is None else FORMAT_VERSION
 
 
 def content_of(settings: HyperParameters, status: Status, n_epochs_done: int) -> dict[str, Any]:
