@@ -233,6 +233,16 @@ class GRU4Rec:
         """
         save_bundle(self.bundle(), path)
 
+    def take_weights(self, path: str | Path) -> None:
+        """Put the weights of a saved model into this one, which was trained on the same items with the same settings.
+
+        Raises:
+            ConfigError: The model is not trained.
+            ModelFileError: The file cannot be used.
+        """
+        model, _, _ = self._trained()
+        model.load_state_dict(load_bundle(path).restore(device=self.device).state_dict())
+
     def bundle(self) -> Bundle:
         """Return what a model file holds. On a CPU its weights share memory with the model.
 

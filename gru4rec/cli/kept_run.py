@@ -18,6 +18,7 @@ from gru4rec.errors import ConfigError
 if TYPE_CHECKING:
     from gru4rec.api import GRU4Rec
     from gru4rec.data.sessions import Sessions
+    from gru4rec.distributed.group import Group
     from gru4rec.runs.folder import RunFolder, RunStatus
     from gru4rec.runs.recorder import Pace, RunRecorder
     from gru4rec.runs.validation import Validation
@@ -93,13 +94,12 @@ def train_in_folder(
     """
     from gru4rec.errors import StoppedError
     from gru4rec.runs.page import write_report
-    from gru4rec.runs.recorder import RunRecorder
     from gru4rec.runs.signals import StopSignals
 
     folder = _folder(args, gru, sessions, threads=threads, validation=validation)
     tell = lambda message: say(args, message)  # noqa: E731
     with _closed_with_status(folder), _curves(args, folder) as curves, StopSignals() as stop:
-        recorder = RunRecorder(
+        recorder = _recorder(
             folder, gru, pace=_pace(args), validation=_validation(args, gru, validation), stop=stop, curves=curves,
             n_threads=threads, tell=tell,
         )  # fmt: skip
@@ -119,10 +119,28 @@ def train_in_folder(
             _take_best(gru, recorder, tell)
         _save(gru, folder)
         folder.set_status("finished")
-    write_report(folder, tell)
+    if folder.is_ours:
+        write_report(folder, tell)
     say(args, f"saved {folder.model}")
     if stop.received:
         raise StoppedError(f"the run had come to its end; nothing more is done. {folder.model} is there", stop.received)
+
+
+def _group_of(gru: GRU4Rec) -> Group | None:
+    """Return the processes that train a model; None: this one alone."""
+    from gru4rec.distributed.model import DistributedGRU4Rec
+
+    return gru.group if isinstance(gru, DistributedGRU4Rec) else None
+
+
+def _recorder(folder: RunFolder, gru: GRU4Rec, **options: Any) -> RunRecorder:
+    from gru4rec.distributed.model import DistributedGRU4Rec
+    from gru4rec.distributed.recorder import DistributedRecorder
+    from gru4rec.runs.recorder import RunRecorder
+
+    if isinstance(gru, DistributedGRU4Rec):
+        return DistributedRecorder(folder, gru, **options)
+    return RunRecorder(folder, gru, **options)
 
 
 def _save(gru: GRU4Rec, folder: RunFolder) -> None:
@@ -139,12 +157,8 @@ def _save(gru: GRU4Rec, folder: RunFolder) -> None:
 
 def _take_best(gru: GRU4Rec, recorder: RunRecorder, tell: Callable[[str], None]) -> None:
     """Put the weights of the best epoch into the model."""
-    from gru4rec.bundle import load_bundle
-
-    assert gru.model is not None
-    bundle = load_bundle(recorder.best_path)
-    gru.model.load_state_dict(bundle.restore(device=gru.device).state_dict())
-    gru.n_epochs_done = bundle.n_epochs_done
+    gru.take_weights(recorder.best_path)
+    gru.n_epochs_done = recorder.best.epoch
     tell(f"the model is that of epoch {recorder.best.epoch}, the best on the validation log: {recorder.best.value:.6f}")
 
 
@@ -171,6 +185,11 @@ def _folder(
         "n_epochs": gru.settings.n_epochs,
         "n_events": sessions.n_targets,
     }
+    group = _group_of(gru)
+    if group is not None and not group.is_first:
+        from gru4rec.distributed.recorder import FollowedFolder
+
+        return FollowedFolder(args.run_dir, config)
     folder = RunFolder(args.run_dir, config, resume=args.resume)
     if args.resume and folder.is_new:
         say(args, f"there is no run in {folder.path} yet: it begins")
@@ -199,7 +218,7 @@ def _closed_with_status(folder: RunFolder) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _curves(args: argparse.Namespace, folder: RunFolder) -> Iterator[Any]:
-    if not args.tensorboard:
+    if not args.tensorboard or not folder.is_ours:
         yield None
         return
     from gru4rec.runs.curves import Curves

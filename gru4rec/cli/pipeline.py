@@ -69,6 +69,7 @@ def train_model(
     *,
     save_path: str | None,
     validation: Sessions | None = None,
+    keep_state: bool = False,
 ) -> None:
     """Train, in a run folder where one is named, and save where asked."""
     checkpoint_path = None if save_path is None else f"{save_path}.checkpoint"
@@ -101,6 +102,7 @@ def train_model(
                 threads=threads,
                 engine=args.engine,
                 precision=args.precision,
+                keep_state=keep_state,
             )
     except KeyboardInterrupt:
         if checkpoint_path is not None and gru.n_epochs_done and gru.settings.n_epochs > 1:

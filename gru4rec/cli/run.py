@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gru4rec.cli.common import (
     TextOutput,
@@ -19,7 +19,11 @@ from gru4rec.cli.common import (
     guarded,
 )
 from gru4rec.cli.kept_run import add_run_options, check_run_options
+from gru4rec.cli.processes import new_model, output_of_first, processes
 from gru4rec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gru4rec.distributed.group import Group
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
+    with processes(args) as group:
+        return _run_with(args, group)
+
+
+def _run_with(args: argparse.Namespace, group: Group | None) -> int:
     from gru4rec.cli import pipeline
     from gru4rec.config import hyper_parameters, parse_parameter_string, read_parameter_file
 
@@ -78,10 +87,13 @@ def _run(args: argparse.Namespace) -> int:
         raise ConfigError("--run-dir keeps a training run, and -l loads a model. Leave one of them out")
     if args.log_primary_metric and not args.test:
         raise ConfigError("-lpm prints a metric on a test log, and none is given. Add -t TEST")
-    output = TextOutput()
+    if args.load_model and group is not None:
+        raise ConfigError("-l loads the whole model into one process. Call run.py without torchrun")
+    output = output_of_first(group, TextOutput())
     model_class = _model_class(args.gru4rec_model)
     training_log = None if args.load_model else args.path  # a loaded model may be saved over itself
-    pipeline.check_save_path(args.save_model, inputs=[*args.test, args.parameter_file, args.validate, training_log])
+    if group is None or group.is_first:
+        pipeline.check_save_path(args.save_model, inputs=[*args.test, args.parameter_file, args.validate, training_log])
     if args.load_model:
         gru = model_class.loadmodel(args.path, device=args.device)
         tests = pipeline.read_tests(args, args.test, gru.items)
@@ -91,7 +103,7 @@ def _run(args: argparse.Namespace) -> int:
         where = "-ps" if args.parameter_string is not None else args.parameter_file
         given = parse_parameter_string(args.parameter_string) if where == "-ps" else read_parameter_file(where)
         hyper_parameters(given, where=where)  # so that the message names the flag or the file
-        gru = model_class(device=args.device)
+        gru = new_model(group, model_class, args.device)
         gru.set_params(**given)
         gru.choose_engine(args.engine, args.precision)
         sessions = pipeline.read_sessions(args, args.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gru4rec.cli.common import (
     SAMPLE_STORE_SIZE,
@@ -14,6 +14,10 @@ from gru4rec.cli.common import (
     say,
 )
 from gru4rec.cli.kept_run import add_run_options, check_run_options
+from gru4rec.cli.processes import new_model, output_of_first, processes
+
+if TYPE_CHECKING:
+    from gru4rec.distributed.group import Group
 
 HELP = "train a model on a log, measure it on test logs, save it"
 
@@ -43,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-pf", "--parameter_file", metavar="FILE", help="settings file; flags given beside it come first"
     )
     add_store_option(parser)
+    parser.add_argument(
+        "--keep-state", action="store_true", help="save the optimiser's state too, for gru4rec update to go on with"
+    )
     add_run_options(parser)
     parser.add_argument(
         "-pm", "--primary_metric", choices=("recall", "mrr"), default="recall",
@@ -57,6 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry the command out."""
+    with processes(args) as group:
+        return _run_with(args, group)
+
+
+def _run_with(args: argparse.Namespace, group: Group | None) -> int:
     from gru4rec.api import GRU4Rec
     from gru4rec.cli import pipeline
     from gru4rec.config import HyperParameters, read_parameter_file
@@ -64,20 +76,29 @@ def run(args: argparse.Namespace) -> int:
 
     check_run_options(args)
     if args.model != GRU4REC:
+        if group is not None:
+            raise ConfigError(f"a {args.model} is fitted by one process. Call gru4rec train without torchrun")
         return _train_baseline(args)
     if args.parameter_string is not None:
         raise ConfigError("-ps is for baselines here. Give a flag a setting, such as --layers 100, or use run.py -ps")
-    output = output_of(args)
+    if args.keep_state and args.run_dir is not None:
+        raise ConfigError("--keep-state is not needed with --run-dir: gru4rec update takes the folder. Leave it out")
+    if args.keep_state and args.output is None:
+        raise ConfigError("--keep-state needs a model file to keep it in. Add -o MODEL")
+    output = output_of_first(group, output_of(args))
     given: dict[str, Any] = read_parameter_file(args.parameter_file) if args.parameter_file else {}
     given |= {name: value for name, value in vars(args).items() if name in HyperParameters.model_fields}
-    gru = GRU4Rec(device=args.device).set_params(**given)
+    gru = new_model(group, GRU4Rec, args.device).set_params(**given)
     gru.choose_engine(args.engine, args.precision)
-    pipeline.check_save_path(args.output, inputs=[args.path, *args.test, args.parameter_file, args.validate])
+    if group is None or group.is_first:
+        pipeline.check_save_path(args.output, inputs=[args.path, *args.test, args.parameter_file, args.validate])
     sessions = pipeline.read_sessions(args, args.path)
     tests = pipeline.read_tests(args, args.test, sessions.items)
     pipeline.print_settings(output, gru, list(given))
     validation = pipeline.read_validation(args, sessions.items)
-    pipeline.train_model(args, output, gru, sessions, save_path=args.output, validation=validation)
+    pipeline.train_model(
+        args, output, gru, sessions, save_path=args.output, validation=validation, keep_state=args.keep_state,
+    )  # fmt: skip
     pipeline.evaluate_model(args, output, gru, tests)
     return 0
 
@@ -95,8 +116,10 @@ def _train_baseline(args: argparse.Namespace) -> int:
     kind_of(args.model)
     names = (*HyperParameters.model_fields, "parameter_file", "run_dir")
     useless = [name.replace("run_dir", "run-dir") for name in names if getattr(args, name, None) is not None]
-    usual = {"engine": "auto", "precision": "float32", "sample_store_size": SAMPLE_STORE_SIZE}
-    useless += [name for name, value in usual.items() if getattr(args, name) != value]
+    usual = {"engine": "auto", "precision": "float32", "sample_store_size": SAMPLE_STORE_SIZE, "keep_state": False}
+    useless += [
+        name.replace("keep_state", "keep-state") for name, value in usual.items() if getattr(args, name) != value
+    ]
     if args.device not in ("auto", "cpu"):
         raise ConfigError(f"--device {args.device}: a {args.model} computes on the CPU. Leave it out")
     if useless:

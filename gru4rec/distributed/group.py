@@ -13,10 +13,12 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
 
 from gru4rec.errors import ConfigError, GRU4RecError
 
-_FAILED = "gru4rec/failed"
+_TIMEOUT = timedelta(minutes=30)
 _PATIENCE = timedelta(seconds=3)
 """How long a process that failed waits to hear whether the first one failed too."""
 
@@ -37,16 +39,12 @@ def is_launched() -> bool:
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"))
 
 
-def rank_here() -> int:
-    """Return which process of the run this is; 0 where it is the only one."""
-    return int(os.environ["RANK"]) if is_launched() else 0
-
-
 class Group:
     """The processes of a run.
 
     Args:
         device: Where this process computes.
+        store: What they share beside their messages.
 
     Attributes:
         rank: Which of them this is, from 0.
@@ -54,8 +52,10 @@ class Group:
         device: Where this process computes.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, store: Store) -> None:
         self.rank, self.n_ranks, self.device = dist.get_rank(), dist.get_world_size(), device
+        self._store = store
+        self._failed = f"gru4rec/failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
 
     @property
     def is_first(self) -> bool:
@@ -109,6 +109,20 @@ class Group:
         self.sum(flags)
         return bool(flags)
 
+    def speaks_of_failure(self) -> bool:
+        """Tell, where an error ends this process, whether it is to report it: it is the first, or it fails alone.
+
+        What is wrong with settings or logs is wrong in all processes, and should be read once.
+        """
+        try:
+            if self.is_first:
+                self._store.set(self._failed, "yes")
+                return True
+            self._store.wait([self._failed], _PATIENCE)
+        except RuntimeError:  # the first did not fail in time, or nobody is there any more
+            return True
+        return False
+
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Group]:
@@ -124,7 +138,8 @@ def joined(device: torch.device) -> Iterator[Group]:
     try:
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group(backend, timeout=timedelta(minutes=30))
+        store, rank, n_ranks = next(rendezvous("env://", timeout=_TIMEOUT))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=n_ranks, timeout=_TIMEOUT)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
             f"the processes of the run do not find each other through {os.environ.get('MASTER_ADDR')}:"
@@ -132,7 +147,7 @@ def joined(device: torch.device) -> Iterator[Group]:
             "torchrun, and check addresses and firewalls"
         ) from None
     try:
-        yield Group(device)
+        yield Group(device, store)
     finally:
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
@@ -147,31 +162,10 @@ def device_here(name: str) -> str:
     Raises:
         ConfigError: ``cuda:N``, which would be the same one for all.
     """
-    if not is_launched() or name == "cpu":
-        return name
     if name.startswith("cuda:"):
         raise ConfigError(f"-d {name} would put all processes of the run on one GPU. Give -d cuda: each takes its own")
-    has_gpu = torch.cuda.is_available()
-    return f"cuda:{os.environ['LOCAL_RANK']}" if has_gpu or name == "cuda" else "cpu"
-
-
-def speaks_of(error: GRU4RecError) -> bool:
-    """Tell whether this process is the one to report an error: the first, or one that failed alone.
-
-    Called where an error ends the process. What is wrong with settings or logs is wrong in all processes, and should be
-    read once.
-    """
-    if not is_launched() or not dist.is_initialized():
-        return rank_here() == 0
-    store = dist.distributed_c10d._get_default_store()
-    try:
-        if rank_here() == 0:
-            store.set(_FAILED, type(error).__name__)
-            return True
-        store.wait([_FAILED], _PATIENCE)
-    except RuntimeError:  # nobody said so in time, or nobody is there any more
-        return True
-    return False
+    wants_gpu = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return f"cuda:{os.environ['LOCAL_RANK']}" if wants_gpu else name
 
 
 @contextlib.contextmanager

@@ -45,11 +45,14 @@ class RunFolder:
         path: The folder.
         config: What ``config.json`` holds.
         is_new: Whether there was no run in it before.
+        is_ours: Whether this process writes to it.
 
     Raises:
         ConfigError: It holds another run, or something else, or another process trains in it.
         DataError: It cannot be made or written to.
     """
+
+    is_ours = True
 
     def __init__(self, path: str | Path, config: Mapping[str, Any], *, resume: bool) -> None:
         self.path = Path(path)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import torch
 
 from gru4rec.api import GRU4Rec
 from gru4rec.errors import ConfigError, DataError, ModelFileError, StoppedError
-from gru4rec.model.scorer import GRUScorer, check_finite
 from gru4rec.runs.curves import Curves
 from gru4rec.runs.folder import RunFolder
 from gru4rec.runs.metrics_file import MetricsFile
@@ -106,9 +106,7 @@ class RunRecorder:
             ModelFileError: It is damaged, of another model, or gone.
         """
         self._training = training
-        self.folder.checkpoint.parent.mkdir(exist_ok=True)
-        for unfinished in self.folder.checkpoint.parent.glob(".*"):  # what a kill left there
-            unfinished.unlink()
+        self._tidy_up()
         if not self.folder.checkpoint.exists():
             if self.folder.model.exists():
                 raise ModelFileError(
@@ -121,9 +119,7 @@ class RunRecorder:
             if self._curves is not None:
                 self._curves.go_on(0)
             return Position()
-        checkpoint = load_checkpoint(self.folder.checkpoint)
-        checkpoint.restore(training)
-        more, position = checkpoint.more, checkpoint.position
+        position, more = self._load(self.folder.checkpoint)
         self._metrics.go_on(more["metrics_bytes"], more["metrics_waiting"])
         self._since, self.best = _Since(**more["since"]), Best(**more["best"])
         self.best_path = Path(more["best_path"] or self.folder.best)
@@ -144,7 +140,7 @@ class RunRecorder:
         if self._passes(self._pace.log_steps, step) and not is_last:
             self._add_line("steps", position())
         self._step = step
-        if self._is_due():
+        if self._may_keep():
             hidden = self._training.step.state()
             if hidden is not None:
                 self._keep(position(), hidden)
@@ -153,7 +149,7 @@ class RunRecorder:
         """Validate, write a line and, where one is due, a checkpoint; returns whether to go on."""
         measured = None
         if self._validation is not None:
-            measured = self._validation.measure(GRUScorer(self._training.model))
+            measured = self._validation.measure(self._gru.scorer())
             name = self._validation.name
             self._note_best(report.epoch, measured[name])
             self._tell(
@@ -169,9 +165,37 @@ class RunRecorder:
         self._epoch, self._step, self._samples = report.epoch + 1, 0, []
         is_over = self._has_no_hope(report.epoch)
         ends = is_over or report.epoch == self._gru.settings.n_epochs
-        if ends or self._is_due():
+        if self._agreed(ends or self._is_due()):
             self._keep(Position(self._epoch), [], ends=ends)
         return not is_over
+
+    def _tidy_up(self) -> None:
+        """Make the folder of checkpoints, and remove what a kill left there."""
+        self.folder.checkpoint.parent.mkdir(exist_ok=True)
+        for unfinished in self.folder.checkpoint.parent.glob(".*"):
+            unfinished.unlink()
+
+    def _load(self, path: Path) -> tuple[Position, Mapping[str, Any]]:
+        """Bring training to where a checkpoint was taken; return the place, and what else was kept."""
+        checkpoint = load_checkpoint(path)
+        checkpoint.restore(self._training)
+        return checkpoint.position, checkpoint.more
+
+    def _save(self, position: Position, hidden: Sequence[torch.Tensor], more: Mapping[str, Any], path: Path) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            DataError: It cannot be written.
+        """
+        save_checkpoint(checkpoint_of(self._training, position, hidden, more), path)
+
+    def _may_keep(self) -> bool:
+        """Tell between two steps whether a checkpoint is to be taken."""
+        return self._is_due()
+
+    def _agreed(self, wanted: bool) -> bool:
+        """Return what is to be done, where several processes train, in all of them."""
+        return wanted
 
     def _is_due(self) -> bool:
         """Tell whether a checkpoint is due; it stays so until one could be taken."""
@@ -235,7 +259,7 @@ class RunRecorder:
 
     def _keep(self, position: Position, hidden: list[torch.Tensor], *, ends: bool = False) -> None:
         """Write a checkpoint, elsewhere if it must be the last one and there is no room; stop if told to."""
-        check_finite(self._training.model)
+        self._gru.check_finite()
         more = {
             "metrics_bytes": self._metrics.n_bytes,
             "metrics_waiting": self._metrics.waiting,
@@ -244,14 +268,13 @@ class RunRecorder:
             "best_path": None if self.best_path == self.folder.best else str(self.best_path),
             "seconds_before": self._seconds_before,
         }
-        checkpoint = checkpoint_of(self._training, position, hidden, more)
         paths = [self.folder.checkpoint]
         if self._stop.received:
             paths.append(Path(tempfile.gettempdir()) / f"{self.folder.path.name}-checkpoint.safetensors")
         kept = None
         for path in paths:
             try:
-                save_checkpoint(checkpoint, path)
+                self._save(position, hidden, more, path)
                 kept = path
                 break
             except DataError as error:
@@ -300,10 +323,13 @@ class RunRecorder:
 
     def _accumulated(self) -> float:
         """Return the sum of all squared gradients so far: what Adagrad accumulates."""
-        training = self._training
-        states = (training.optimizer.state_of(weight)[0] for weight in training.model.parameters())
-        return sum(float(accumulator.sum(dtype=torch.float64)) for accumulator in states)
+        state_of = self._training.optimizer.state_of
+        return self._total(lambda weight: state_of(weight)[0].sum(dtype=torch.float64))
 
     def _weight_norm(self) -> float:
-        weights = self._training.model.parameters()
-        return float(torch.stack([torch.linalg.vector_norm(w.detach(), dtype=torch.float64) for w in weights]).norm())
+        squares = self._total(lambda weight: torch.linalg.vector_norm(weight.detach(), dtype=torch.float64) ** 2)
+        return math.sqrt(squares)
+
+    def _total(self, of_weight: Callable[[torch.Tensor], torch.Tensor]) -> float:
+        """Return the sum of a number over all weights."""
+        return float(torch.stack([of_weight(weight) for weight in self._training.model.parameters()]).sum())

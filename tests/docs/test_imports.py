@@ -27,6 +27,7 @@ LAYERS = [
     {"export"},
     {"api"},
     {"runs"},
+    {"distributed"},
     {"reproduce"},
     {"tune"},
     {"compare"},
