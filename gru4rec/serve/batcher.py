@@ -18,17 +18,16 @@ import torch
 
 from gru4rec.evaluate.evaluator import State
 from gru4rec.serve.recommender import Filters, Recommendations, Recommender
+from gru4rec.serve.turn_cost import TurnCost
 
 _STEPS_A_TURN = 16
-_SHARE_OF_NEWEST = 0.1
-"""Weight of the newest turn in the running mean of a session's cost."""
 
 
 class BusyError(Exception):
     """More waits than can be answered in time.
 
     Attributes:
-        wait_s: Estimated seconds until the queue is empty.
+        wait_s: Estimated seconds of that work.
     """
 
     def __init__(self, wait_s: float) -> None:
@@ -98,6 +97,11 @@ class Task:
     arrived: float = field(default_factory=time.monotonic)
     n_read: int = 0
 
+    @property
+    def n_turns(self) -> int:
+        """Turns that it needs."""
+        return max(1, -(-len(self.clicks) // _STEPS_A_TURN))
+
 
 class Batcher:
     """A thread that scores, and the queue before it.
@@ -120,8 +124,8 @@ class Batcher:
         self._most, self._wait_s, self._longest_wait_s = batch_sessions, batch_wait_s, longest_wait_s
         self._on_turn = on_turn
         self._queue: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-        self._session_s, self._spent_s = 0.0, 0.0
-        self._n_waiting = 0
+        self._cost = TurnCost(0.0)
+        self._n_waiting, self._n_turns = 0, 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="scoring", daemon=True)
 
@@ -132,12 +136,12 @@ class Batcher:
 
     @property
     def wait_s(self) -> float:
-        """Estimated seconds until all that wait are answered."""
-        return self._n_waiting * self._session_s
+        """Estimated seconds for which those that wait would keep another one waiting."""
+        return self._cost.wait_s(self._n_waiting, self._n_turns / max(1, self._n_waiting), self._most)
 
-    def expect(self, session_s: float) -> None:
-        """Say what a session will cost, until that is known from those that were scored."""
-        self._session_s = session_s
+    def expect(self, alone_s: float) -> None:
+        """Say what a turn of one session will take, until that is known from those that were scored."""
+        self._cost = TurnCost(alone_s)
 
     def start(self) -> None:
         """Start the thread; answers go to the running event loop."""
@@ -165,7 +169,9 @@ class Batcher:
             TooLateError: One of them waited beyond its deadline.
         """
         assert self._loop is not None, "start comes first"
+        n_turns = sum(task.n_turns for task in tasks)
         self._n_waiting += len(tasks)
+        self._n_turns += n_turns
         try:
             for task in tasks:
                 task.answer = self._loop.create_future()
@@ -173,6 +179,7 @@ class Batcher:
             return [_scored(await task.answer) for task in tasks if task.answer is not None]
         finally:
             self._n_waiting -= len(tasks)
+            self._n_turns -= n_turns
 
     # --- in the thread ---
 
@@ -199,7 +206,7 @@ class Batcher:
 
     def _turn(self, active: list[Task]) -> list[Task]:
         """Read some clicks of each session, list those that are read to the end, and return the others."""
-        started = time.monotonic()
+        started, cost = time.monotonic(), self._cost
         late = [task for task in active if started > task.deadline]
         active = [task for task in active if started <= task.deadline]
         answers: list[tuple[Task, Scored | Exception]] = [(task, TooLateError()) for task in late]
@@ -211,7 +218,7 @@ class Batcher:
             except Exception as error:  # whatever it is, no request may wait for ever
                 answers += [(task, error) for task in group]
         if active:
-            self._note_cost(time.monotonic() - started, len(answers))
+            cost.note(len(active), time.monotonic() - started)
             self._on_turn(turn)
         if answers and self._loop is not None:
             self._loop.call_soon_threadsafe(_deliver, answers)
@@ -235,14 +242,6 @@ class Batcher:
             (task, Scored(found, tuple(part[row : row + 1] for part in state), not len(task.seen)))
             for row, (task, found) in enumerate(zip(ready, lists, strict=True))
         ]
-
-    def _note_cost(self, turn_s: float, n_finished: int) -> None:
-        """Take a turn into the running mean of what a session costs."""
-        self._spent_s += turn_s
-        if n_finished:
-            session_s = self._spent_s / n_finished
-            self._session_s += _SHARE_OF_NEWEST * (session_s - self._session_s)
-            self._spent_s = 0.0
 
 
 def _read_on(recommender: Recommender, group: Sequence[Task]) -> None:

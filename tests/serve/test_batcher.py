@@ -205,6 +205,27 @@ def test_batcher_has_no_room_while_the_estimated_wait_is_long() -> None:
     run(talk, longest_wait_s=0.1)
 
 
+def test_batcher_estimates_the_turns_of_sessions_that_wait_for_places() -> None:
+    """10 ms a session, two in a turn. One of 160 clicks needs 10 turns, three need one: 3.25 on average. The two beyond
+    the first turn of 20 ms wait 3.25 turns more.
+    """
+    scorer = Counting()
+    recommender = recommender_of(scorer)
+    scorer.gate.clear()
+
+    async def talk(batcher: Batcher, turns: list[Turn]) -> None:
+        batcher.expect(0.01)
+        sessions = [[1] * 160, [1], [], [2] * 16]
+        waiting = asyncio.create_task(batcher.score([task(recommender, clicks) for clicks in sessions]))
+        await until(lambda: batcher.n_waiting == 4)
+        assert batcher.wait_s == pytest.approx(0.02 * 4.25)
+        scorer.gate.set()
+        await waiting
+        assert batcher.wait_s == 0
+
+    run(talk, batch_sessions=2)
+
+
 def test_batcher_waits_for_others_no_longer_than_told() -> None:
     recommender = recommender_of(Counting())
 
