@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from gru4rec import __version__
 from gru4rec.cli import (
+    backtest,
     batch,
     compare,
     convert,
@@ -27,6 +28,7 @@ from gru4rec.cli import (
     simulate,
     train,
     tune,
+    update,
     verify_export,
 )
 from gru4rec.cli.common import guarded
@@ -38,6 +40,7 @@ _COMMANDS = {
     "doctor": doctor,
     "train": train,
     "monitor": monitor,
+    "update": update,
     "tune": tune,
     "evaluate": evaluate,
     "recommend": recommend,
@@ -45,6 +48,7 @@ _COMMANDS = {
     "serve": serve,
     "reproduce": reproduce,
     "compare": compare,
+    "backtest": backtest,
     "convert": convert,
     "export": export,
     "verify-export": verify_export,

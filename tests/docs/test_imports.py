@@ -27,11 +27,13 @@ LAYERS = [
     {"export"},
     {"api"},
     {"runs"},
+    {"update"},
     {"distributed"},
     {"reproduce"},
     {"tune"},
     {"compare"},
     {"doctor"},
+    {"backtest"},
     {"cli"},
 ]
 PLACE = {name: place for place, layer in enumerate(LAYERS) for name in layer}
