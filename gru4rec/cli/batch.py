@@ -48,18 +48,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how lists are found, which are always the same (auto: a scan where it is faster)",
     )
     parser.add_argument("--threads", metavar="N", type=positive, help="CPU threads (one for each core)")
+    group = parser.add_argument_group("on Ray (docs/batch.md)")
+    group.add_argument("--ray", action="store_true", help="compute in workers of a Ray that is started here, or joined")
+    group.add_argument("--ray-address", metavar="ADDRESS", help="join this cluster: HOST:PORT of its head, or auto")
+    group.add_argument("--ray-workers", metavar="N", type=positive, help="worker processes (one for each CPU)")
     add_column_options(parser)
     add_output_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Carry the command out."""
+    _check_flags(args)
     _check_output(args)
     allow = None if args.allow is None else _ids_in(args.allow)
     from gru4rec.data.session_map import is_session_map
     from gru4rec.model.device import ALL_THREADS, cpu_threads
     from gru4rec.runs.signals import StopSignals
     from gru4rec.scale.bulk import BulkOptions, score_log
+    from gru4rec.scale.ray_bulk import OnRay
 
     options = BulkOptions(
         args.k, args.every_click, args.exclude, args.exclude_seen, args.exclude_current, allow, columns_of(args)
@@ -75,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
             options,
             search=args.search,
             threads=threads,
+            on_ray=OnRay(args.ray_address, args.ray_workers) if args.ray else None,
             resume=args.resume,
             trust_pickle=args.trust_pickle,
             tell=lambda message: say(args, message),
@@ -88,6 +95,15 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**asdict(report), "seconds": seconds}))
     return 0
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    """Refuse flags that do not go together."""
+    for flag, value in (("--ray-address", args.ray_address), ("--ray-workers", args.ray_workers)):
+        if value is not None and not args.ray:
+            raise ConfigError(f"{flag} is of a run on Ray. Add --ray, or leave {flag} out")
+    if args.ray and args.threads is not None:
+        raise ConfigError("--threads is of a run without Ray, where workers have one thread. Give --ray-workers")
 
 
 def _check_output(args: argparse.Namespace) -> None:

@@ -19,6 +19,8 @@ import torch
 from gru4rec.errors import ConfigError, DataError, StoppedError
 from gru4rec.scale.bulk_folder import BulkFolder, write_part
 from gru4rec.scale.bulk_job import BulkJob, BulkOptions, BulkRun
+from gru4rec.scale.ray_bulk import OnRay, parts_on_ray
+from gru4rec.scale.ray_worker import RayTask
 from gru4rec.serve.settings import SearchChoice
 
 __all__ = ["BulkOptions", "BulkReport", "score_log"]
@@ -57,6 +59,7 @@ def score_log(
     *,
     search: SearchChoice = "auto",
     threads: int = 1,
+    on_ray: OnRay | None = None,
     resume: bool = False,
     trust_pickle: bool = False,
     tell: Callable[[str], None] = lambda message: None,
@@ -73,6 +76,7 @@ def score_log(
         options: What to write.
         search: How lists are found; it changes nothing about them.
         threads: Parts that are computed side by side.
+        on_ray: Compute parts there, and not in threads.
         resume: Go on with what ``OUTPUT.parts`` holds.
         trust_pickle: Unpickle a log that is a pickle.
         tell: Told in words what comes next.
@@ -82,9 +86,11 @@ def score_log(
     Raises:
         ModelFileError: The model cannot be used.
         DataError: The log cannot be used, or the output cannot be written.
-        ConfigError: An option is wrong, or what is to be gone on with is of another run.
+        ConfigError: An option is wrong, what is to be gone on with is of another run, or Ray cannot be used.
         StoppedError: ``stop_signal`` returned a number; the run can go on.
     """
+    if on_ray is not None:
+        on_ray.check()
     job = BulkJob(Path(model), Path(path), options, search)
     _tell_unknown(job, tell)
     folder = BulkFolder(output, job.asked(), resume=resume)
@@ -105,7 +111,11 @@ def score_log(
         with progress(run.n_clicks) as on_clicks:
             if n_resumed:
                 on_clicks(n_resumed)
-            with closing(_in_threads(run, folder, missing, threads, check_stop)) as done:
+            if on_ray is None:
+                work = _in_threads(run, folder, missing, threads, check_stop)
+            else:
+                work = _on_ray(on_ray, job, run, folder, missing, check_stop, tell)
+            with closing(work) as done:
                 for part in done:
                     on_clicks(run.n_clicks_of(part))
         n_rows, n_popular = folder.finish(run.n_parts, run.schema)
@@ -138,6 +148,30 @@ def _in_threads(
             yield running.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _on_ray(
+    on_ray: OnRay,
+    job: BulkJob,
+    run: BulkRun,
+    folder: BulkFolder,
+    missing: Sequence[int],
+    check_stop: Callable[[], None],
+    tell: Callable[[str], None],
+) -> Generator[int]:
+    """Write parts on Ray; yield those that are done."""
+    if not missing:
+        return
+    there = BulkJob(job.model.absolute(), job.log.absolute(), job.options, job.kind)
+    task = RayTask(there, folder.path.absolute(), folder.asked["model"])
+    parts = [(part, *run.sessions_of(part)) for part in missing]
+    yield from parts_on_ray(on_ray, task, parts, check_stop=check_stop, tell=tell)
+    lost = [part for part in missing if not folder.has(part, run.n_rows_of(part))]
+    if lost:
+        raise DataError(
+            f"{len(lost)} parts were written, and are not in {folder.path}. Give -o a path that all machines of the "
+            "cluster share, and go on with --resume"
+        )
 
 
 def _tell_unknown(job: BulkJob, tell: Callable[[str], None]) -> None:

@@ -37,6 +37,7 @@ class BulkFolder:
 
     Attributes:
         path: The folder.
+        asked: As given.
         is_new: Whether nothing was there to go on with.
 
     Raises:
@@ -46,7 +47,7 @@ class BulkFolder:
     """
 
     def __init__(self, output: str | Path, asked: Mapping[str, Any], *, resume: bool) -> None:
-        self.output, self._is_folder = Path(output), names_folder(output)
+        self.output, self.asked, self._is_folder = Path(output), asked, names_folder(output)
         if not self.output.name:
             self.output = self.output.resolve()
         self.path = self.output.with_name(f"{self.output.name}.parts")
