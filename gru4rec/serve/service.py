@@ -199,6 +199,18 @@ class Service:
 
     # --- answers ---
 
+    def check_room(self) -> None:
+        """Refuse what could not be answered in time, before work is put into it.
+
+        Raises:
+            BusyError: Too much waits.
+        """
+        try:
+            self.batcher.check_room()
+        except BusyError:
+            self.metrics.shed.inc()
+            raise
+
     def model(self, name: str = "main") -> ServedModel:
         """Return a model by name.
 
@@ -410,12 +422,9 @@ class Service:
         return Task(model.recommender, clicks, seen, filters, None, deadline)
 
     async def _scored(self, tasks: Sequence[Task]) -> list[Scored]:
+        self.check_room()
         try:
-            self.batcher.check_room()
             return await self.batcher.score(tasks)
-        except BusyError:
-            self.metrics.shed.inc()
-            raise
         except TooLateError:
             self.metrics.too_late.inc()
             raise

@@ -30,8 +30,8 @@ def test_turn_cost_expects_several_to_take_as_long_as_one_by_one() -> None:
 
 def test_turn_cost_first_large_turn_ends_that() -> None:
     """Expected: 4 ms alone. A turn of 13 takes 4 + 12 x 1 ms: their mean is 7 sessions and 10 ms; variance and
-    covariance are 36. The line so far says 28 ms of 7 sessions, so its slope shrinks to 10 / 7 ms. Of both slopes, weighed 36 to
-    10: (36 + 10 x 10 / 7) / 46 = 1.093 ms.
+    covariance are 36. The line so far says 28 ms of 7 sessions, so its slope shrinks to 10 / 7 ms. Of both slopes,
+    weighed 36 to 10: (36 + 10 x 10 / 7) / 46 = 1.093 ms.
     """
     cost = TurnCost(0.004)
     cost.note(13, 0.016)

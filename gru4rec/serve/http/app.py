@@ -19,10 +19,11 @@ from gru4rec import __version__
 from gru4rec.serve.http import schemas
 from gru4rec.serve.http.answers import HeadAsGet, json_response, problem
 from gru4rec.serve.http.document import document_of, errors
+from gru4rec.serve.http.door import Door
 from gru4rec.serve.http.failures import add_answers_to_errors
-from gru4rec.serve.http.keys import Keys
-from gru4rec.serve.http.limits import BodyLimit, Shedding
-from gru4rec.serve.http.observe import Observe
+from gru4rec.serve.http.keys import Keys, opener
+from gru4rec.serve.http.limits import BodyLimit
+from gru4rec.serve.http.observe import Ledger, Observe
 from gru4rec.serve.http.site import add_site
 from gru4rec.serve.metrics import Metrics
 from gru4rec.serve.service import Service
@@ -39,8 +40,8 @@ Model = Annotated[schemas.ModelName, Query(description="Which model answers.")]
 Body = TypeVar("Body", bound=BaseModel)
 
 
-def make_app(settings: ServeSettings) -> tuple[ASGIApp, Service]:
-    """Return the application and the service it asks.
+def make_app(settings: ServeSettings) -> tuple[ASGIApp, Door, Service]:
+    """Return the application, what turns requests away before it, and the service that is asked.
 
     Args:
         settings: As the service was started with.
@@ -63,14 +64,26 @@ def make_app(settings: ServeSettings) -> tuple[ASGIApp, Service]:
     _add_operation(app, service)
     document = document_of(app, settings)
     add_site(app, service, document)
-    return _layers(app, service), service
+    ledger = Ledger(metrics, access_log=settings.access_log)
+    return _layers(app, service, ledger), _door(service, ledger), service
 
 
-def _layers(app: ASGIApp, service: Service) -> ASGIApp:
+def _door(service: Service, ledger: Ledger) -> Door:
+    def check_room() -> None:
+        if not service.is_draining:  # then answers are to say that the connection ends
+            service.batcher.check_room()
+
+    def note(route: str) -> None:
+        service.metrics.shed.inc()
+        ledger.note(route, 429, 0.0)
+
+    return Door(check_room=check_room, has_key=opener(service.settings.api_keys), on_refusal=note)
+
+
+def _layers(app: ASGIApp, service: Service, ledger: Ledger) -> ASGIApp:
     """Put around the routes what a request passes first: the last named is the outermost."""
-    settings, metrics = service.settings, service.metrics
+    settings = service.settings
     app = BodyLimit(app, limits=settings.limits)
-    app = Shedding(app, check_room=service.batcher.check_room, on_shed=metrics.shed.inc)
     app = Keys(app, api=settings.api_keys, admin=settings.admin_keys)
     if settings.cors_origins:
         app = CORSMiddleware(
@@ -80,7 +93,7 @@ def _layers(app: ASGIApp, service: Service) -> ASGIApp:
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Retry-After"],
         )
-    app = Observe(app, metrics=metrics, access_log=settings.access_log, is_draining=lambda: service.is_draining)
+    app = Observe(app, ledger=ledger, is_draining=lambda: service.is_draining)
     return HeadAsGet(app)
 
 
@@ -113,6 +126,7 @@ def _add_recommendations(app: FastAPI, service: Service) -> None:
     )
     async def recommend(request: Request) -> Response:
         """Recommend the next items of sessions that are sent whole."""
+        service.check_room()
         asked = await _read(request, schemas.RecommendRequest)
         if wrong := schemas.too_much(asked, service.settings.limits):
             return problem(422, wrong)
@@ -132,6 +146,7 @@ def _add_sessions(app: FastAPI, service: Service) -> None:
     )
     async def click(session_id: SessionId, request: Request) -> Response:
         """Add a click to a session that the service keeps, and recommend the next items."""
+        service.check_room()
         asked = await _read(request, schemas.ClickRequest)
         if wrong := schemas.too_long(asked, service.settings.limits):
             return problem(422, wrong)

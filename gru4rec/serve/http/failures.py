@@ -14,7 +14,7 @@ from starlette.routing import Match
 from gru4rec.errors import GRU4RecError
 from gru4rec.serve.batcher import BusyError, TooLateError
 from gru4rec.serve.http.answers import BROKEN, problem
-from gru4rec.serve.http.limits import busy
+from gru4rec.serve.http.door import busy
 from gru4rec.serve.service import ConflictError, NotFoundError
 from gru4rec.serve.store import StoreUnavailableError
 

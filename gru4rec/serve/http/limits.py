@@ -1,20 +1,14 @@
-"""What a request may cost before it is understood: its size, the time its body takes, and the queue it would join."""
+"""What a request may cost before it is understood: its size, and the time its body takes."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import math
-from collections.abc import Callable
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gru4rec.serve.batcher import BusyError
 from gru4rec.serve.http.answers import problem
 from gru4rec.serve.settings import Limits
-
-_QUEUED = ("/v1/recommend", "/v1/sessions/")
 
 
 class BodyLimit:
@@ -58,40 +52,6 @@ class BodyLimit:
             return first.pop() if first else await receive()
 
         await self._app(scope, receive_again, send)
-
-
-class Shedding:
-    """Turns requests for lists away (429) while those that wait already would keep them waiting too long.
-
-    Args:
-        app: What answers those that pass.
-        check_room: Raises BusyError while there is no room.
-        on_shed: Told of each request that is turned away.
-    """
-
-    def __init__(self, app: ASGIApp, *, check_room: Callable[[], None], on_shed: Callable[[], None]) -> None:
-        self._app, self._check_room, self._on_shed = app, check_room, on_shed
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer 429."""
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(_QUEUED):
-            try:
-                self._check_room()
-            except BusyError as error:
-                self._on_shed()
-                await busy(error)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-
-def busy(error: BusyError) -> Response:
-    """Return the answer to who has to come again; it is made once, as there is little time where it is needed."""
-    return _busy(max(1, math.ceil(error.wait_s)))
-
-
-@functools.cache
-def _busy(seconds: int) -> Response:
-    return problem(429, "too much is waiting. Come again after the seconds in Retry-After", retry_after_s=seconds)
 
 
 class _TooLargeError(Exception):

@@ -19,19 +19,42 @@ logger = logging.getLogger("gru4rec.serve.http")
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
+class Ledger:
+    """Where every answer is counted, timed and, if wanted, written down: route, status, time; no ids or addresses.
+
+    Args:
+        metrics: Where requests are counted.
+        access_log: Whether each request gets a line.
+    """
+
+    def __init__(self, metrics: Metrics, *, access_log: bool) -> None:
+        self._metrics, self._access_log = metrics, access_log
+        self._counters: dict[tuple[str, int], Any] = {}
+
+    def note(self, route: str, status: int, seconds: float) -> None:
+        """Note an answer."""
+        if (route, status) not in self._counters:  # looking labels up takes longer than counting
+            metrics = self._metrics
+            counter, seconds_of = metrics.requests.labels(route, str(status)), metrics.request_seconds.labels(route)
+            self._counters[route, status] = (counter, seconds_of)
+        counter, seconds_of = self._counters[route, status]
+        counter.inc()
+        seconds_of.observe(seconds)
+        if self._access_log:
+            logger.info("request", extra={"route": route, "status": status, "ms": round(seconds * 1000, 2)})
+
+
 class Observe:
     """The outermost layer: nothing that happens inside leaves it as anything but an answer.
 
     Args:
         app: What answers.
-        metrics: Where requests are counted.
-        access_log: Whether each request gets a line: route, status and time; no ids, addresses or bodies.
+        ledger: Where requests are noted.
         is_draining: Whether the service is about to end, so that connections should not be used again.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, access_log: bool, is_draining: Callable[[], bool]) -> None:
-        self._app, self._metrics, self._is_draining, self._access_log = app, metrics, is_draining, access_log
-        self._counters: dict[tuple[str, int], Any] = {}
+    def __init__(self, app: ASGIApp, *, ledger: Ledger, is_draining: Callable[[], bool]) -> None:
+        self._app, self._ledger, self._is_draining = app, ledger, is_draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on and note what became of it."""
@@ -54,19 +77,7 @@ class Observe:
             logger.exception("a request failed", extra={"route": _route(scope)})
             if not status:
                 await problem(500, BROKEN)(scope, receive, send_noted)
-        self._note(scope, status, time.perf_counter() - started)
-
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        route = _route(scope)
-        if (route, status) not in self._counters:  # looking labels up takes longer than counting
-            metrics = self._metrics
-            counter, seconds_of = metrics.requests.labels(route, str(status)), metrics.request_seconds.labels(route)
-            self._counters[route, status] = (counter, seconds_of)
-        counter, seconds_of = self._counters[route, status]
-        counter.inc()
-        seconds_of.observe(seconds)
-        if self._access_log:
-            logger.info("request", extra={"route": route, "status": status, "ms": round(seconds * 1000, 2)})
+        self._ledger.note(_route(scope), status, time.perf_counter() - started)
 
 
 def _route(scope: Scope) -> str:
