@@ -65,7 +65,9 @@ class Plan:
         return {
             "settings": setting_values(self.settings),
             "update": self.update.values,
-            "update_training": setting_values(training_settings(self.settings, self.update_training, where="the plan")),
+            "update_training": setting_values(
+                training_settings(self.settings, self.update_training, has_state=True, where="the plan")
+            ),
             "cutoffs": list(self.cutoffs),
             "ties": self.ties,
             "device": self.device,

@@ -88,7 +88,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     given |= parse_parameter_string(args.parameter_string) if args.parameter_string else {}
     settings = hyper_parameters(given, where="-ps or -pf")
     for_update = parse_parameter_string(args.update_string) if args.update_string else {}
-    training_settings(settings, for_update, where="-us")
+    training_settings(settings, for_update, has_state=True, where="-us")
     gru = GRU4Rec(device=args.device)
     gru.choose_engine(args.engine, args.precision)
     return Plan(

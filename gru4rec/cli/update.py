@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     read = [args.model, str(Path(args.model, MODEL)), args.path, args.replay, *args.test]
     pipeline.check_save_path(args.output, inputs=read)
     gru = load_to_update(args.model, device=args.device, tell=lambda message: say(args, message))
-    asked = training_settings(gru.settings, given, where="the flags")
+    asked = training_settings(gru.settings, given, has_state=gru.training_state is not None, where="the flags")
     gru.choose_engine(args.engine, args.precision)
     new = pipeline.read_sessions(args, args.path)
     assert gru.items is not None

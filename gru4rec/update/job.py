@@ -18,7 +18,7 @@ from gru4rec.train.loop import EpochReport
 from gru4rec.update.growth import grown_state, grown_vocabulary, grown_weights, support_after
 from gru4rec.update.replay import choose_replay, mixed
 from gru4rec.update.settings import UpdateSettings, training_settings
-from gru4rec.update.state import CarriedState, estimated_state
+from gru4rec.update.state import CarriedState
 
 _log = logging.getLogger("gru4rec")
 
@@ -36,7 +36,7 @@ class Updated:
         n_alone: New items that stand beside no known one, so that their rows are the mean of all.
         n_sessions: Sessions of the new log that were trained on.
         n_replayed: Sessions of the old log that were.
-        state: Where accumulators came from: ``carried`` with the model, or ``estimated``.
+        state: The optimiser's: ``carried`` with the model, or begun ``anew``.
         seconds: Wall time of all of it, without reading logs.
     """
 
@@ -46,7 +46,7 @@ class Updated:
     n_alone: int
     n_sessions: int
     n_replayed: int
-    state: Literal["carried", "estimated"]
+    state: Literal["carried", "anew"]
     seconds: float
 
     @property
@@ -103,7 +103,8 @@ def update(
     """
     settings = settings or UpdateSettings()
     columns = Columns(session_key=session_key, item_key=item_key, time_key=time_key)
-    trained_with = training_settings(gru.settings, training, where="the update's settings")
+    has_state = gru.training_state is not None
+    trained_with = training_settings(gru.settings, training, has_state=has_state, where="the update's settings")
     new = data if isinstance(data, Sessions) else load_sessions(data, columns=columns)
     old = replay if isinstance(replay, Sessions) or replay is None else load_sessions(replay, columns=columns)
     started = time.perf_counter()
@@ -115,29 +116,31 @@ def update(
     weights, n_alone = grown_weights(before.weights, new, before.support)
     log, n_replayed = _log_to_train_on(new, old, settings, seed=trained_with.draw_seed)
     log = replace(log, item_support=support_after(before.support, new, decay=settings.decay))
-    how: dict[str, Any] = {
-        "sample_cache_max_size": sample_cache_max_size,
-        "threads": threads,
-        "engine": engine,
-        "precision": precision,
-        "initial_weights": weights,
-    }
     learner = GRU4Rec(device=gru.device, dtype=gru.dtype, **setting_values(trained_with))
-    state = before.training_state
-    if state is None:
-        tell(f"note: the model was saved without the optimiser's state ({_HOW_TO_KEEP}): it is estimated by one pass")
-        state = estimated_state(learner, log, before, **how)
-    else:
-        state = grown_state(state, items.n_items - before.items.n_items, before.support)
-    learner.fit(log, on_epoch=on_epoch, on_step=on_step, recorder=CarriedState(state), keep_state=True, **how)
+    n_new = items.n_items - before.items.n_items
+    if before.training_state is None:
+        tell(f"note: the optimiser's state was not saved with the model ({_HOW_TO_KEEP}): it begins anew")
+    state = grown_state(before.training_state or {}, n_new, before.support)
+    learner.fit(
+        log,
+        sample_cache_max_size=sample_cache_max_size,
+        initial_weights=weights,
+        on_epoch=on_epoch,
+        on_step=on_step,
+        threads=threads,
+        engine=engine,
+        precision=precision,
+        recorder=CarriedState(state),
+        keep_state=True,
+    )
     return Updated(
         _with_settings(learner, before),
         n_items_before=before.items.n_items,
-        n_new_items=items.n_items - before.items.n_items,
+        n_new_items=n_new,
         n_alone=n_alone,
         n_sessions=new.n_sessions - new.n_single_event_sessions,
         n_replayed=n_replayed,
-        state="estimated" if before.training_state is None else "carried",
+        state="anew" if before.training_state is None else "carried",
         seconds=time.perf_counter() - started,
     )
 

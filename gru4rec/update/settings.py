@@ -21,6 +21,9 @@ N_EPOCHS = 2
 LEARNING_RATE_FRAC = 0.7
 """An update's step size as a share of the model's, unless asked for otherwise."""
 
+ANEW_FRAC = 0.5
+"""What that is multiplied by where the optimiser's state begins anew, so that its first steps are the largest."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateSettings:
@@ -53,8 +56,16 @@ class UpdateSettings:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def training_settings(of_model: HyperParameters, given: Mapping[str, Any], *, where: str) -> HyperParameters:
+def training_settings(
+    of_model: HyperParameters, given: Mapping[str, Any], *, has_state: bool, where: str
+) -> HyperParameters:
     """Return what an update trains with: the model's settings, but fewer passes and a smaller step, and what is given.
+
+    Args:
+        of_model: What the model was trained with.
+        given: Settings by name that come first.
+        has_state: Whether the optimiser's state is carried.
+        where: What messages call the source of ``given``.
 
     Raises:
         ConfigError: An unknown or wrong setting, or one that an update cannot change.
@@ -65,5 +76,6 @@ def training_settings(of_model: HyperParameters, given: Mapping[str, Any], *, wh
                 f"{name} in {where} cannot be changed by an update: it decides what the model's weights are. "
                 "Leave it out, or train anew"
             )
-    usual = {"n_epochs": N_EPOCHS, "learning_rate": of_model.learning_rate * LEARNING_RATE_FRAC}
+    frac = LEARNING_RATE_FRAC * (1 if has_state else ANEW_FRAC)
+    usual = {"n_epochs": N_EPOCHS, "learning_rate": of_model.learning_rate * frac}
     return hyper_parameters({**setting_values(of_model), **usual, **given}, where=where)

@@ -122,9 +122,9 @@ def test_update_with_state_differs_from_one_without_which_says_so() -> None:
     }
     told: list[str] = []
     with_state, without = updated(kept), updated(plain, tell=told.append)
-    assert (with_state.state, without.state) == ("carried", "estimated")
+    assert (with_state.state, without.state) == ("carried", "anew")
     assert len(told) == 1
-    assert "saved without the optimiser's state" in told[0]
+    assert "the optimiser's state was not saved with the model" in told[0]
     assert "--keep-state" in told[0]
     assert not np.array_equal(with_state.gru.bundle().weights["Wy.weight"], without.gru.bundle().weights["Wy.weight"])
     assert updated(without.gru).state == "carried"  # from then on
