@@ -171,7 +171,7 @@ def _environment(order: RayOrder) -> dict[str, str]:
 
 def _new_scratch() -> Path:
     folder = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="gru4rec-", dir=folder if len(folder) <= _LONGEST_TEMPORARY else "/tmp"))
+    return Path(tempfile.mkdtemp(prefix="gru4rec-ray-", dir=folder if len(folder) <= _LONGEST_TEMPORARY else "/tmp"))
 
 
 def _last_line(said: IO[bytes]) -> str:

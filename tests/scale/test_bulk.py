@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,75 +15,30 @@ import pyarrow as pa
 import pyarrow.parquet as papq
 import pytest
 from conftest import ROOT, make_sessions
+from scale.bulk_runs import (
+    N_ITEMS,
+    UNKNOWN,
+    batch,
+    made_up,
+    n_done,
+    read,
+    rows_of,
+    started,
+    vocabulary_of,
+    wait_for,
+    write_log,
+)
 
-from gru4rec.api import GRU4Rec
-from gru4rec.baselines.files import Fitted, save
-from gru4rec.baselines.kinds import baseline_settings, fit_baseline
 from gru4rec.cli.main import main
 from gru4rec.data.session_map import write_session_map
 from gru4rec.data.sessions import Sessions
 from gru4rec.scale import bulk
 from gru4rec.serve.recommender import Recommender
 
-N_ITEMS = 40
-UNKNOWN = 999
-
-
-def made_up(n_sessions: int, seed: int) -> list[list[int]]:
-    """Sessions of 1 to 9 clicks on the items 100, 101, ..., one in ten of them unknown to the model."""
-    rng = np.random.default_rng(seed)
-    items = np.r_[100 + np.arange(N_ITEMS), [UNKNOWN] * 4]
-    return [rng.choice(items, rng.integers(1, 10)).tolist() for _ in range(n_sessions)]
-
-
-def rows_of(sessions: list[list[int]], seed: int) -> list[tuple[int, int, int]]:
-    """Rows of a log in an order of its own; session s has the id 5000 - s and begins at 10 s // 3: some at once."""
-    rows = [(5000 - s, item, 10 * s // 3 + at) for s, clicks in enumerate(sessions) for at, item in enumerate(clicks)]
-    return [rows[place] for place in np.random.default_rng(seed).permutation(len(rows))]
-
-
-def write_log(path: Path, rows: list[tuple[Any, Any, int]], names: str = "SessionId\tItemId\tTime") -> Path:
-    path.write_text("\n".join([names, *("\t".join(map(str, row)) for row in rows)]) + "\n")
-    return path
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = papq.read_table(path).to_pylist()
-    return rows
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A GRU4Rec and a session kNN of the same shop, and a GRU4Rec whose ids are text."""
-    folder = tmp_path_factory.mktemp("models")
-    rng = np.random.default_rng(0)
-    train = make_sessions([rng.integers(0, N_ITEMS, 5).tolist() for _ in range(200)], N_ITEMS)
-    numbers = Sessions(train.item_idx, train.offsets, train.start_time, vocabulary_of("{}"), "train")
-    texts = Sessions(train.item_idx, train.offsets, train.start_time, vocabulary_of("item {}"), "train")
-    paths = {name: folder / name for name in ("gru", "knn", "text")}
-    for name, sessions in (("gru", numbers), ("text", texts)):
-        gru = GRU4Rec(device="cpu", layers=[8], n_epochs=1, batch_size=8, n_sample=8, seed=1).fit(sessions)
-        gru.savemodel(paths[name])
-    settings = baseline_settings("vmisknn", {})
-    scorer = fit_baseline("vmisknn", numbers, settings)
-    save(Fitted("vmisknn", scorer, numbers.items, numbers.support(), settings), paths["knn"])
-    return paths
-
-
-def vocabulary_of(pattern: str) -> Any:
-    from gru4rec.data.vocabulary import Vocabulary
-
-    ids = [pattern.format(100 + number) for number in range(N_ITEMS)]
-    return Vocabulary([int(item_id) for item_id in ids] if pattern == "{}" else ids)
-
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     return write_log(tmp_path / "log.tsv", rows_of(made_up(60, 3), 4))
-
-
-def batch(*args: Any) -> int:
-    return main(["batch", "-q", *map(str, args)])
 
 
 def expected_row(recommender: Recommender, clicks: list[Any], k: int, **given: Any) -> dict[str, Any]:
@@ -254,38 +208,6 @@ def test_bulk_replaces_an_output_whole(models: Any, log: Path, tmp_path: Path) -
 
 
 # --- ended and gone on with ---
-
-SMALL_PARTS = """
-import sys
-import torch
-from gru4rec.scale import bulk_folder, bulk_job
-torch.set_num_threads(1)
-n_clicks = int(sys.argv[1])
-bulk_job.clicks_a_part = lambda k, n_items: n_clicks
-bulk_folder._GROUP_BYTES = 200_000
-from gru4rec.cli.main import command
-sys.argv = ["gru4rec", *sys.argv[2:]]
-command()
-"""
-
-
-def started(n_clicks_a_part: int, *args: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", SMALL_PARTS, str(n_clicks_a_part), "batch", *map(str, args)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-
-
-def n_done(output: Path) -> int:
-    return len(list(output.with_name(f"{output.name}.parts").glob("parts/part-*.parquet")))
-
-
-def wait_for(output: Path, n_parts: int, process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 60
-    while n_done(output) < n_parts:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.002)
 
 
 @pytest.fixture
