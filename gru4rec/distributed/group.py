@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from gru4rec.errors import ConfigError, GRU4RecError
 
+_FAILED = "failed"
 _TIMEOUT = timedelta(minutes=30)
 _PATIENCE = timedelta(seconds=3)
 """How long a process that failed waits to hear whether the first one failed too."""
@@ -55,7 +57,6 @@ class Group:
     def __init__(self, device: torch.device, store: Store) -> None:
         self.rank, self.n_ranks, self.device = dist.get_rank(), dist.get_world_size(), device
         self._store = store
-        self._failed = f"gru4rec/failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
 
     @property
     def is_first(self) -> bool:
@@ -116,9 +117,9 @@ class Group:
         """
         try:
             if self.is_first:
-                self._store.set(self._failed, "yes")
+                self._store.set(_FAILED, "yes")
                 return True
-            self._store.wait([self._failed], _PATIENCE)
+            self._store.wait([_FAILED], _PATIENCE)
         except RuntimeError:  # the first did not fail in time, or nobody is there any more
             return True
         return False
@@ -139,11 +140,13 @@ def joined(device: torch.device) -> Iterator[Group]:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         store, rank, n_ranks = next(rendezvous("env://", timeout=_TIMEOUT))
+        # torchrun may keep its store when it starts all processes again; addresses of before would be in the way.
+        store = PrefixStore(f"gru4rec/attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=n_ranks, timeout=_TIMEOUT)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
             f"the processes of the run do not find each other through {os.environ.get('MASTER_ADDR')}:"
-            f"{os.environ.get('MASTER_PORT')} with {backend}: {str(error).splitlines()[0]}. Start them with "
+            f"{os.environ.get('MASTER_PORT')} with {backend}: {_said(error)}. Start them with "
             "torchrun, and check addresses and firewalls"
         ) from None
     try:
@@ -174,6 +177,11 @@ def _lost_named() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise LostPeerError(
-            f"another process of the run is gone: {str(error).splitlines()[0]}. With torchrun --max-restarts, a run "
+            f"another process of the run is gone: {_said(error)}. With torchrun --max-restarts, a run "
             "folder and --resume, the run goes on from its newest checkpoint"
         ) from None
+
+
+def _said(error: Exception) -> str:
+    """Return the first sentence of a message, less the places in torch's sources."""
+    return re.sub(r"\[/[^ ]*\] ", "", str(error).splitlines()[0]).partition(". ")[0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from parity.recorded import RecordedNegatives, WatchedStep, own_weights
 
 from gru4rec.api import GRU4Rec, batch_eval
 from gru4rec.config import Engine
@@ -26,7 +25,6 @@ from gru4rec.data.events import load_events
 from gru4rec.data.sessions import Sessions
 from gru4rec.evaluate.evaluator import evaluate
 from gru4rec.train.loop import Training
-from gru4rec.train.step import Step
 
 HERE = Path(__file__).parent / "golden"
 FOLDERS = [HERE, *([Path(os.environ["GRU4REC_GOLDEN"])] if "GRU4REC_GOLDEN" in os.environ else [])]
@@ -41,37 +39,6 @@ def case_id(case: Path) -> str:
 every_case = pytest.mark.parametrize("case", CASES, ids=case_id)
 every_engine = pytest.mark.parametrize("engine", ["plain", "fast"])
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
-
-
-class RecordedNegatives:
-    """Hands out the negatives of a recorded run."""
-
-    def __init__(self, negatives_TS: np.ndarray) -> None:
-        self._negatives_TS = negatives_TS
-        self.n_sample = negatives_TS.shape[1]
-        self.n_taken = 0
-
-    def next(self) -> np.ndarray:
-        self.n_taken += 1
-        return self._negatives_TS[self.n_taken - 1]
-
-
-class WatchedStep:
-    """Hands on a step's losses and keeps them."""
-
-    def __init__(self, step: Step, losses: list[float]) -> None:
-        self._step, self._losses = step, losses
-
-    def epoch(self, batches: SessionDataIterator, first_step: int = 0) -> Iterator[Tensor]:
-        for losses_C in self._step.epoch(batches, first_step):
-            self._losses.extend(losses_C.tolist())
-            yield losses_C
-
-    def state(self) -> list[Tensor] | None:
-        return self._step.state()
-
-    def restore(self, hidden: Sequence[Tensor]) -> None:
-        self._step.restore(hidden)
 
 
 class WatchedGRU4Rec(GRU4Rec):
@@ -95,18 +62,6 @@ class Run:
     n_steps_recorded: int
     n_negatives_taken: int
     recorded_step_losses: np.ndarray
-
-
-def own_weights(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
-    """Draw the weights of cases with initialisation "own", as the recordings' description says."""
-    rng = np.random.RandomState(7)
-    weights = {}
-    for name, shape in shapes.items():
-        weights[name] = np.zeros(shape, dtype=np.float32)
-        if len(shape) == 2 and shape[1] > 1:
-            bound = np.sqrt(6 / (shape[0] + shape[1]))
-            weights[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
-    return weights
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,216 @@
+"""run.py and gru4rec train under torchrun: what is printed and written, kills, signals, other numbers of processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from conftest import GOLDEN, ROOT
+from distributed.launching import descendants, run, started, words
+from doors import call
+
+from gru4rec.bundle import load_bundle
+from gru4rec.cli import main as gru4rec_command
+from gru4rec.cli import run as run_command
+
+TRAIN, TEST = GOLDEN / "train.tsv", GOLDEN / "test.tsv"
+SETTINGS = (
+    "layers=16,batch_size=12,n_sample=32,loss=bpr-max,dropout_p_embed=0.2,momentum=0.2,constrained_embedding=False,"
+    "embedding=8,seed=3"
+)
+RUN = ROOT / "run.py"
+RESTARTED = ("--standalone", "--max-restarts", "2")
+
+
+def arguments(folder: Path, *more: object, n_epochs: int = 2) -> list[str]:
+    settings = f"{SETTINGS},n_epochs={n_epochs}"
+    return [str(word) for word in (TRAIN, "-ps", settings, "-d", "cpu", "--run-dir", folder, *more)]
+
+
+def weights_of(folder: Path) -> dict[str, np.ndarray]:
+    return dict(load_bundle(folder / "model.gru4rec").weights)
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    """Lines of metrics, less what depends on the machine."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("time", "events_per_second", "machine")} for line in lines]
+
+
+def numbers_in(stdout: str) -> list[float]:
+    """Losses and metrics of what run.py printed."""
+    return [float(number) for number in re.findall(r"(?:loss: |Recall@\d+: |MRR@\d+: )([\d.]+)", stdout)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of two processes that nobody disturbed, with what they printed beside it."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    line = words(2, RUN, *arguments(folder, "-t", TEST, "-m", "5", "20", "-s", folder.with_name("saved.gru4rec")))
+    status, stdout, stderr = run(line)
+    assert status == 0, stderr
+    folder.with_name("stdout").write_text(stdout)
+    folder.with_name("stderr").write_text(stderr)
+    return folder
+
+
+def test_two_processes_say_and_save_once_what_one_does(undisturbed: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "run"
+    status, expected, _ = call(run_command.main, arguments(alone, "-t", TEST, "-m", 5, 20))
+    assert status == 0
+    stdout, stderr = (undisturbed.with_name(name).read_text() for name in ("stdout", "stderr"))
+    assert [re.sub(r"[\d.]+", "0", line) for line in stdout.splitlines()] == [
+        re.sub(r"[\d.]+", "0", line) for line in expected.splitlines()
+    ]
+    np.testing.assert_allclose(numbers_in(stdout), numbers_in(expected), rtol=2e-3)
+    assert stderr.count("events in") == 2  # both logs, once
+    for name, values in weights_of(alone).items():
+        np.testing.assert_allclose(weights_of(undisturbed)[name], values, atol=2e-4)
+    saved = dict(load_bundle(undisturbed.with_name("saved.gru4rec")).weights)
+    assert all(np.array_equal(values, saved[name]) for name, values in weights_of(undisturbed).items())
+    for line, line_alone in zip(lines_of(undisturbed), lines_of(alone), strict=True):
+        assert line.keys() == line_alone.keys()
+        for name in ("loss", "gradient_norm", "weight_norm"):
+            assert line[name] == pytest.approx(line_alone[name], rel=1e-3), name
+
+
+@pytest.mark.parametrize("victim", ["first", "last"])
+def test_killed_process_changes_nothing(victim: str, undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    line = words(2, RUN, *arguments(folder, "--resume", "--checkpoint-every", 15), how=RESTARTED)
+    with started(line) as process:
+        newest = written_anew(folder / "checkpoints" / "last.safetensors")
+        next(newest)
+        workers = sorted(descendants(process.pid), key=rank_of)
+        os.kill(workers[0 if victim == "first" else -1], signal.SIGKILL)
+        _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr
+    assert "going on at epoch" in stderr
+    expected = weights_of(undisturbed)
+    assert all(np.array_equal(values, expected[name]) for name, values in weights_of(folder).items())
+    assert lines_of(folder) == lines_of(undisturbed)
+
+
+def rank_of(pid: int) -> int:
+    return int(psutil.Process(pid).environ()["RANK"])
+
+
+def written_anew(path: Path, patience_s: float = 100) -> Iterator[float]:
+    """Yield whenever a file has been written since."""
+    seen, until = -1.0, time.monotonic() + patience_s
+    while time.monotonic() < until:
+        newest = path.stat().st_mtime_ns if path.exists() else -1.0
+        if newest > seen:
+            seen = newest
+            yield newest
+        time.sleep(0.02)
+    raise AssertionError(f"{path} was not written")
+
+
+def test_run_that_is_stopped_goes_on_with_other_numbers_of_processes(undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with started(words(3, RUN, *arguments(folder, "--checkpoint-every", 15))) as process:
+        next(written_anew(folder / "checkpoints" / "last.safetensors"))
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert stderr.count("with --resume goes on from there") == 1, stderr
+    assert not (folder / "model.gru4rec").exists()
+    status, _, stderr = call(run_command.main, arguments(folder, "--resume"))
+    assert status == 0
+    assert "going on at epoch" in stderr
+    expected = weights_of(undisturbed)
+    for name, values in weights_of(folder).items():
+        np.testing.assert_allclose(values, expected[name], atol=2e-4)
+    status, _, stderr = run(words(2, RUN, *arguments(folder, "--resume", n_epochs=3)))
+    assert status == 0, stderr
+    assert "going on at epoch 3, step 0" in stderr
+    longer = tmp_path / "longer"
+    assert call(run_command.main, arguments(longer, n_epochs=3))[0] == 0
+    for name, values in weights_of(folder).items():
+        np.testing.assert_allclose(values, weights_of(longer)[name], atol=1e-3)
+
+
+def test_wrong_input_is_reported_once_by_all_processes(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.tsv"
+    status, stdout, stderr = run(words(2, RUN, missing, "-ps", SETTINGS, "-d", "cpu"))
+    assert status != 0
+    assert stdout == ""
+    assert stderr.count("DataError: ") == 1
+    assert f"no file {missing}" in stderr or str(missing) in stderr
+    assert "LostPeerError" not in stderr
+    assert "exitcode  : 2" in stderr
+
+
+# The rest needs no second process: one is a group too.
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this process look as if torchrun had started it alone."""
+    for name, value in {
+        "RANK": 0,
+        "LOCAL_RANK": 0,
+        "WORLD_SIZE": 1,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": 0,
+    }.items():
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.usefixtures("launched")
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["-d", "cuda:0"], "-d cuda:0 would put all processes of the run on one GPU"),
+        (["--engine", "plain"], "several processes train with the fast engine only"),
+        (["-s", "no/such/folder/model"], "cannot save to"),
+    ],
+)
+def test_refusals(line: list[str], message: str, tmp_path: Path) -> None:
+    status, stdout, stderr = call(run_command.main, [TRAIN, "-ps", SETTINGS, "-d", "cpu", *line])
+    assert (status, stdout.count("Epoch")) == (2, 0)
+    assert message in stderr
+
+
+@pytest.mark.usefixtures("launched")
+def test_model_of_ones_own_and_saved_models_and_baselines_are_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "my_own_model.py").write_text("from gru4rec import GRU4Rec as Base\nclass GRU4Rec(Base): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    status, _, stderr = call(run_command.main, [TRAIN, "-ps", SETTINGS, "-d", "cpu", "-g", "my_own_model"])
+    assert (status, "-g gives my_own_model.GRU4Rec" in stderr) == (2, True)
+    status, _, stderr = call(run_command.main, [TRAIN, "-l", "-d", "cpu"])
+    assert (status, "Call run.py without torchrun" in stderr) == (2, True)
+    status, _, stderr = call(gru4rec_command.main, ["train", TRAIN, "--model", "pop", "-d", "cpu"])
+    assert (status, "is fitted by one process" in stderr) == (2, True)
+
+
+@pytest.mark.usefixtures("launched")
+def test_gru4rec_train_in_a_group_writes_what_it_writes_alone(tmp_path: Path, monkeypatch: Any) -> None:
+    line = ["train", TRAIN, "--layers", 16, "--n_epochs", 1, "--n_sample", 32, "--seed", 1, "-d", "cpu", "--keep-state"]
+    valid = ["-t", TEST, "--json"]
+    status, stdout, _ = call(gru4rec_command.main, [*line, *valid, "-o", tmp_path / "group.gru4rec"])
+    assert status == 0
+    for name in ("RANK", "MASTER_ADDR"):
+        monkeypatch.delenv(name)
+    status, expected, _ = call(gru4rec_command.main, [*line, *valid, "-o", tmp_path / "alone.gru4rec"])
+    assert [json.loads(each)["event"] for each in stdout.splitlines()] == [
+        json.loads(each)["event"] for each in expected.splitlines()
+    ]
+    group, alone = (load_bundle(tmp_path / f"{name}.gru4rec") for name in ("group", "alone"))
+    assert group.training_state is not None
+    assert alone.training_state is not None
+    for arrays, arrays_alone in ((group.weights, alone.weights), (group.training_state, alone.training_state)):
+        assert arrays.keys() == arrays_alone.keys()
+        for name, values in arrays_alone.items():
+            np.testing.assert_allclose(arrays[name], values, rtol=1e-2, atol=1e-4)
+    assert np.array_equal(group.support, alone.support)

@@ -1,0 +1,88 @@
+"""Several processes against one, over whole runs: losses of all steps, metrics, lists and files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import GOLDEN, real_log
+from distributed.fit_worker import carry_out
+from distributed.launching import HERE, fitted, run, words
+
+from gru4rec.api import GRU4Rec, batch_eval
+
+CASES = sorted(case for case in GOLDEN.glob("*.json") if case.with_suffix(".npz").exists())
+MODES: dict[str, dict[str, Any]] = {
+    "shared": {"constrained_embedding": True},
+    "separate": {"constrained_embedding": False, "embedding": 40},
+    "none": {"constrained_embedding": False, "embedding": 0},
+}
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 4])
+def test_sharded_step_in_float64_agrees_with_fast_step(n_ranks: int) -> None:
+    status, stdout, stderr = run(words(n_ranks, HERE / "steps_worker.py"))
+    assert status == 0, stderr
+    said = [json.loads("{" + line) for line in stdout.replace("\n", "").split("{")[1:]]
+    assert sorted(line["rank"] for line in said) == list(range(n_ranks))
+    assert all(line["n_settings"] == 54 and line["largest"] < 1e-12 for line in said)
+
+
+def test_recorded_runs_agree_in_three_processes(tmp_path: Path) -> None:
+    facts = {case: json.loads(case.read_text()) for case in CASES}
+    jobs = [
+        {
+            "case": str(case), "train": str(GOLDEN / "train.tsv"), "test": str(GOLDEN / "test.tsv"), "double": True,
+            "settings": facts[case]["params"], "lists": 10, "save": str(tmp_path / f"{case.stem}.gru4rec"),
+        }
+        for case in CASES
+    ]  # fmt: skip
+    for case, found in zip(CASES, fitted(3, jobs, tmp_path), strict=True):
+        recorded = facts[case]["float64"]
+        np.testing.assert_allclose(found["losses"], np.load(case.with_suffix(".npz"))["loss64"], rtol=1e-10)
+        np.testing.assert_allclose(found["epochs"], recorded["epoch_loss"], rtol=1e-10)
+        alone = carry_out(jobs[CASES.index(case)] | {"save": str(tmp_path / "alone.gru4rec")})
+        assert found["metrics"] == json.loads(json.dumps(alone["metrics"])), case
+        assert found["lists"] == alone["lists"], case
+        gru, other = (GRU4Rec.loadmodel(tmp_path / f"{name}.gru4rec", device="cpu") for name in (case.stem, "alone"))
+        recall, mrr = batch_eval(gru, GOLDEN / "test.tsv", cutoff=[1, 5, 20], mode="conservative")
+        assert [{str(k): value for k, value in values.items()} for values in (recall, mrr)] == found["metrics"][
+            "conservative"
+        ]
+        assert gru.bundle().items.same_as(other.bundle().items)
+        assert (gru.status, gru.n_epochs_done, gru.settings) == (other.status, other.n_epochs_done, other.settings)
+        weights, expected = gru.bundle().weights, other.bundle().weights
+        assert weights.keys() == expected.keys()
+        for name, values in expected.items():
+            np.testing.assert_allclose(weights[name], values, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("n_ranks", [1, 2, 4])
+def test_an_epoch_of_a_real_log_agrees_step_by_step(n_ranks: int, tmp_path: Path) -> None:
+    folder = real_log("bol")
+    jobs = []
+    for loss in ("cross-entropy", "bpr-max"):
+        for mode in MODES.values():
+            settings = {
+                "loss": loss, "layers": [40], "batch_size": 250, "n_sample": 512, "n_epochs": 1, "seed": 1,
+                "bpreg": 0.5, "dropout_p_embed": 0.2, "dropout_p_hidden": 0.1, "momentum": 0.2, "learning_rate": 0.1,
+                "grad_accumulation": 3 if mode is MODES["separate"] else 1, **mode,
+            }  # fmt: skip
+            settings["logq"] = 1.0 if loss == "cross-entropy" else 0.0
+            log = {"train": str(folder / "train.tsv.gz"), "test": str(folder / "test.tsv.gz")}
+            jobs += [{**log, "settings": settings, "double": double} for double in (True, False)]
+    for job, found in zip(jobs, fitted(n_ranks, jobs, tmp_path, timeout=3000), strict=True):
+        alone = carry_out(job)
+        worst = np.abs(np.array(found["losses"]) / alone["losses"] - 1).max()
+        (recall, mrr), (recall_alone, mrr_alone) = found["metrics"]["conservative"], alone["metrics"]["conservative"]
+        print(
+            n_ranks, job["settings"]["loss"], job["double"], len(found["losses"]), worst, recall["20"], recall_alone[20]
+        )
+        assert worst < (1e-10 if job["double"] else 1e-5)
+        assert abs(recall["20"] - recall_alone[20]) < 1e-3
+        assert abs(mrr["20"] - mrr_alone[20]) < 1e-3
