@@ -102,7 +102,7 @@ def open_session_map(folder: str | Path, *, verify: bool = False) -> Sessions:
         verify: Read everything, and compare it with the checksums: for a map from a disk or a copy that is in doubt.
 
     Returns:
-        The sessions that were written. ``item_idx``, ``offsets`` and ``start_time`` are read-only and lie in the files.
+        The sessions that were written. All arrays are read-only and lie in the files.
 
     Raises:
         DataError: There is no such folder, it is something else, damaged, or of a newer version.
@@ -125,7 +125,7 @@ def open_session_map(folder: str | Path, *, verify: bool = False) -> Sessions:
             start_time=arrays[_START_TIME],
             items=_vocabulary(ids, header["n_items"]),
             source=header["source"],
-            item_support=np.array(arrays[_SUPPORT]),
+            item_support=arrays[_SUPPORT],
             **{name: header[name] for name in _COUNTS},
         )
 

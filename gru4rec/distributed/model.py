@@ -172,14 +172,15 @@ class DistributedGRU4Rec(GRU4Rec):
         return model.train()
 
     def _training(self, batches: SessionDataIterator, engine: Engine, precision: Precision) -> Training:
-        model, _, _ = self._trained()
+        model, _, support = self._trained()
         optimizer = IndexedAdagradM(model.parameters(), lr=self.settings.learning_rate, momentum=self.settings.momentum)
+        own_support = np.maximum(support[self.shard.rank :: self.shard.n_ranks], 1)
         step = ShardedStep(
             model,
             optimizer,
             self.group,
             self.shard,
-            self._log_support(),
+            torch.as_tensor(np.log(own_support), dtype=self.dtype, device=self.device),
             n_lanes=batches.n_lanes,
             batch_size=self.settings.batch_size,
             precision=precision,

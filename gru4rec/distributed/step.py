@@ -41,7 +41,7 @@ class ShardedStep(BatchStep):
         optimizer: Holds accumulators and momentum of these.
         group: The processes.
         shard: Which rows.
-        log_support_N: Log of all items' training events, for the logq correction.
+        log_support: Log of each held item's training events, for the logq correction.
         n_lanes: Lanes of the schedule, of all processes.
         batch_size: Nominal batch size, what losses are divided by; at least ``n_lanes``.
         precision: Of the matrix products.
@@ -56,7 +56,7 @@ class ShardedStep(BatchStep):
         optimizer: IndexedAdagradM,
         group: Group,
         shard: Shard,
-        log_support_N: Tensor,
+        log_support: Tensor,
         *,
         n_lanes: int,
         batch_size: int,
@@ -69,10 +69,10 @@ class ShardedStep(BatchStep):
         self._stack = _OwnLanes(*common, n_lanes=n_lanes)
         table = model.input_table.weight
         scratch = torch.zeros(len(table), dtype=torch.int32, device=model.device)
-        self._log_support = log_support_N[shard.rank :: shard.n_ranks].contiguous()
+        self._log_support = log_support
         columns_of = ShardedAllItems if model.settings.n_sample == "all" else ShardedSampledColumns
         self._columns: OwnColumns = columns_of(
-            *common, n_lanes=n_lanes, share=1 / batch_size, scratch=scratch, log_support=self._log_support, group=group
+            *common, n_lanes=n_lanes, share=1 / batch_size, scratch=scratch, log_support=log_support, group=group
         )
         self._is_shared = model.input_table is model.Wy
         self._inputs = self._columns.shared_inputs if self._is_shared else RowGradients(table, n_lanes, scratch)
