@@ -33,7 +33,7 @@ _LISTED_A_PART = 2_000_000
 """Items in the lists of a part at most, where lists are long."""
 _SCORES_A_PART = 2_500_000_000
 """Scores of a part, where the catalogue is large: seconds of work."""
-_SCAN_PAYS_ITEMS = 30_000
+_SCAN_PAYS_ITEMS = 60_000
 """From so many items on, a scan for hundreds of sessions at once is faster than scoring everything."""
 
 

@@ -68,13 +68,18 @@ def map_log(path: Path, folder: Path, columns: Columns, *, trust_pickle: bool) -
                 "then. Give the log that it was made from"
             )
         return BulkLog(replace(sessions, source=str(path)), None)
-    if not (is_session_map(folder / _MAP) and (folder / _IDS).exists()):
+    if not is_mapped(path, folder):
         sessions, ids = _read(path, columns, trust_pickle)
         write_session_map(sessions, folder / _MAP)
         content = ids_as_bytes(Vocabulary(ids))
         write_whole(folder / _IDS, lambda partial: partial.write_bytes(content), advice="Free some space")
     ids = pa.ipc.open_file(pa.memory_map(str(folder / _IDS))).read_all().column(0).chunk(0)
     return BulkLog(replace(open_session_map(folder / _MAP), source=str(path)), ids)
+
+
+def is_mapped(path: Path, folder: Path) -> bool:
+    """Tell whether :func:`map_log` would open a log without reading it."""
+    return is_session_map(path) or (is_session_map(folder / _MAP) and (folder / _IDS).exists())
 
 
 def digest_of(path: Path) -> str:

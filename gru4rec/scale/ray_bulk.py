@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import pickle
 import queue
@@ -23,6 +24,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+import psutil  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 from gru4rec import errors
 from gru4rec.errors import ConfigError, DataError
@@ -52,6 +55,8 @@ class OnRay:
         Raises:
             ConfigError: It is not installed, or the address is not one of a cluster.
         """
+        if os.name != "posix":
+            raise ConfigError("--ray needs Linux or macOS. Leave it out, which gives the same output")
         for needed in ("ray", "pandas"):
             if importlib.util.find_spec(needed) is None:
                 raise ConfigError(f"--ray needs {needed}, which is missing. Run: pip install 'gru4rec[ray]'")
@@ -97,24 +102,17 @@ def parts_on_ray(
     where = "a Ray on this machine" if on_ray.address is None else f"the Ray cluster at {on_ray.address}"
     tell(f"{'starting' if on_ray.address is None else 'joining'} {where.removeprefix('the ')}")
     with tempfile.TemporaryFile() as said, _driver(order, said) as answers:
-        joined, patience_ends = False, time.monotonic() + _JOIN_S
+        joined, until = False, math.inf if on_ray.address is None else time.monotonic() + _JOIN_S
         while True:
-            check_stop()
-            try:
-                answer = answers.get(timeout=_POLL_S)
-            except queue.Empty:
-                if joined or on_ray.address is None or time.monotonic() < patience_ends:
-                    continue
-                answer = {"failed": f"no answer within {_JOIN_S} s"}
-            if answer is None or "failed" in answer:
-                reason = _last_line(said) if answer is None else answer["failed"]
+            answer = _next_of(answers, said, check_stop, until)
+            if "failed" in answer:
                 raise ConfigError(
-                    f"{where} failed ({reason}). What is done is kept: --resume goes on"
+                    f"{where} failed ({answer['failed']}). What is done is kept: --resume goes on"
                     if joined
-                    else f"cannot use {where} ({reason}). Check that it runs, and the same versions of Ray and Python"
+                    else f"cannot use {where} ({answer['failed']}). Check that it runs, with the same Ray and Python"
                 )
             if "n_workers" in answer:
-                joined = True
+                joined, until = True, math.inf
                 tell(f"{answer['n_workers']} workers write {len(parts)} parts")
             elif "finished" in answer:
                 return
@@ -122,6 +120,18 @@ def parts_on_ray(
                 raise getattr(errors, answer["kind"], DataError)(answer["message"])
             else:
                 yield answer["part"]
+
+
+def _next_of(
+    answers: queue.Queue[dict[str, Any] | None], said: IO[bytes], check_stop: Callable[[], None], until: float
+) -> dict[str, Any]:
+    """Wait for an answer, until a time at most; that none will come any more is one, too."""
+    while time.monotonic() < until:
+        check_stop()
+        with contextlib.suppress(queue.Empty):
+            answer = answers.get(timeout=_POLL_S)
+            return {"failed": _last_line(said)} if answer is None else answer
+    return {"failed": f"no answer within {_JOIN_S} s"}
 
 
 @contextlib.contextmanager
@@ -146,9 +156,10 @@ def _driver(order: RayOrder, said: IO[bytes]) -> Iterator[queue.Queue[dict[str, 
     finally:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_END_S)
-        end_session(process.pid)
+        until = time.monotonic() + _END_S
+        while time.monotonic() < until and psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(_POLL_S / 10)
+        end_session(process.pid)  # before it is waited for: until then no other session can have its id
         process.wait()
         reader.join()
         shutil.rmtree(order.scratch, ignore_errors=True)

@@ -8,6 +8,7 @@ argument; what Ray says goes to standard error.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 from gru4rec.scale.ray_worker import PartWriter
 
@@ -27,6 +28,10 @@ _OBJECT_STORE_BYTES = 100 << 20
 """Of a Ray that is started here: what goes through it is numbers of parts."""
 _RETRIES = 3
 """Times that a part is tried again whose worker died: one that needs too much memory would kill every worker."""
+
+
+_ROUNDS = 6
+"""Times that processes are looked for and killed: one may start another meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +74,13 @@ def end_session(session: int, *, but: int | None = None) -> None:
         session: Its id, that of the process that began it.
         but: A process that is left alone.
     """
-    while found := [process for process in psutil.process_iter() if process.pid != but and _is_of(process, session)]:
+    for _ in range(_ROUNDS):
+        found = [process for process in psutil.process_iter() if process.pid != but and _is_of(process, session)]
+        if not found:
+            return
         for process in found:
-            try:
+            with contextlib.suppress(psutil.Error):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
         psutil.wait_procs(found, timeout=5)
 
 

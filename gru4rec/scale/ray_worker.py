@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gru4rec.errors import DataError, GRU4RecError
+from gru4rec import __version__
+from gru4rec.errors import ConfigError, DataError, GRU4RecError
 from gru4rec.scale.bulk_folder import write_part
 
 if TYPE_CHECKING:
@@ -28,11 +29,13 @@ class RayTask:
         job: Model, log and options; paths are absolute, and of storage that all machines share.
         folder: The run's folder, where the log is mapped and parts go.
         model_digest: SHA-256 of the model file that the run was begun with.
+        version: Of the gru4rec that began it.
     """
 
     job: BulkJob
     folder: Path
     model_digest: str
+    version: str = __version__
 
 
 class PartWriter:
@@ -74,15 +77,14 @@ class PartWriter:
     def _open(self) -> BulkRun:
         import torch
 
-        from gru4rec.scale.bulk_log import digest_of
+        from gru4rec.scale.bulk_log import digest_of, is_mapped
 
         torch.set_num_threads(1)
-        if not self._task.folder.is_dir():
-            raise DataError(
-                f"there is no folder {self._task.folder}. Give paths that all machines of the cluster share"
-            )
-        if digest_of(self._task.job.model) != self._task.model_digest:
-            raise DataError(
-                f"{self._task.job.model} is another model here. Give a path that all machines of the cluster share"
-            )
-        return self._task.job.open(self._task.folder)
+        job, folder, advice = self._task.job, self._task.folder, "Give paths that all machines of the cluster share"
+        if self._task.version != __version__:
+            raise ConfigError(f"gru4rec is {__version__} here, not {self._task.version}. Install the same everywhere")
+        if not is_mapped(job.log, folder):
+            raise DataError(f"{job.log} is no session map here, nor is one in {folder}. {advice}")
+        if digest_of(job.model) != self._task.model_digest:
+            raise DataError(f"{job.model} is another model here. {advice}")
+        return job.open(folder)

@@ -8,12 +8,14 @@ import pickle
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -228,7 +230,6 @@ def test_wrong_flags_are_one_message_and_leave_nothing(
         "'a' is not the address": ["--ray", "--ray-address", "a"],
         "'a:99999' is not the address": ["--ray", "--ray-address", "a:99999"],
         "no Ray cluster answers at 127.0.0.1:1 ": ["--ray", "--ray-address", "127.0.0.1:1"],
-        "cannot use the Ray cluster at auto": ["--ray", "--ray-address", "auto"],
     }
     for message, flags in wrong.items():
         assert batch(models["gru"], log, "-o", tmp_path / "out", *flags) == 2, message
@@ -236,6 +237,19 @@ def test_wrong_flags_are_one_message_and_leave_nothing(
         assert message in said
         assert said.count("\n") == 1
         assert [path.name for path in tmp_path.iterdir()] == ["log.tsv"], message
+
+
+def test_address_of_something_else_is_one_message(
+    models: Any, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gru4rec.scale.ray_bulk._JOIN_S", 2)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        assert batch(models["gru"], log, "-o", tmp_path / "out", "--ray", "--ray-address", address) == 2
+    said = capsys.readouterr().err
+    assert f"cannot use the Ray cluster at {address} (no answer within 2 s). Check that it runs" in said
+    assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["log.tsv"]
 
 
 WITHOUT = """
@@ -258,10 +272,17 @@ def test_missing_package_is_named(missing: str, models: Any, log: Path, tmp_path
 def test_worker_whose_machine_has_other_files_says_so(models: Any, log: Path, tmp_path: Path) -> None:
     asked = {"part": np.array([7]), "first": np.array([0]), "stop": np.array([1])}
     job = BulkJob(models["gru"], log, bulk.BulkOptions())
-    for folder, digest, message in (
-        (tmp_path, digest_of(models["knn"]), "gru is another model here. Give a path that all machines"),
-        (tmp_path / "none", digest_of(models["gru"]), "there is no folder .*none. Give paths that all machines"),
+    job.open(tmp_path)
+    right = RayTask(job, tmp_path, digest_of(models["gru"]))
+    for changes, kind, message in (
+        ({"model_digest": digest_of(models["knn"])}, "DataError", "gru is another model here. Give paths that all"),
+        ({"folder": tmp_path / "none"}, "DataError", "log.tsv is no session map here, nor is one in .*none. Give"),
+        ({"version": "0.0"}, "ConfigError", "is .* here, not 0.0. Install the same everywhere"),
+        ({}, "DataError", "cannot write .*part-0000007.parquet: .*No such file"),  # there is no folder of parts
     ):
-        answer = PartWriter(pickle.dumps(RayTask(job, folder, digest)))(asked)
-        assert (answer["part"].tolist(), answer["kind"]) == ([7], ["DataError"])
-        assert re.search(message, answer["message"][0])
+        answer = PartWriter(pickle.dumps(replace(right, **changes)))(asked)
+        assert (answer["part"].tolist(), answer["kind"]) == ([7], [kind])
+        assert re.search(message, answer["message"][0]), answer
+    (tmp_path / "parts").mkdir()
+    assert PartWriter(pickle.dumps(right))(asked)["kind"] == [""]
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["part-0000007.parquet"]
