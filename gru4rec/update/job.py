@@ -112,7 +112,6 @@ def update(
     before = gru.bundle()
     items = grown_vocabulary(before.items, new)
     new = new.with_vocabulary(items)
-    new.check_predictable()
     weights, n_alone = grown_weights(before.weights, new, before.support)
     log, n_replayed = _log_to_train_on(new, old, settings, seed=trained_with.draw_seed)
     log = replace(log, item_support=support_after(before.support, new, decay=settings.decay))

@@ -25,6 +25,11 @@ def test_log_without_new_items_keeps_the_vocabulary() -> None:
     assert grown_vocabulary(items, log_of(OLD)) is items
 
 
+def test_ids_that_no_event_has_are_not_new() -> None:
+    log = Sessions(np.array([0, 2], np.int32), np.array([0, 2]), np.array([0]), Vocabulary([7, 8, 9]), "new.tsv")
+    assert grown_vocabulary(Vocabulary([7]), log).item_ids.to_pylist() == [7, 9]
+
+
 @pytest.mark.parametrize(
     ("known", "logged", "grown"),
     [

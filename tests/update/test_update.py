@@ -10,9 +10,10 @@ from update.literal import NEW, OLD, SMALL, log_of, trained
 
 import gru4rec.update.job
 from gru4rec import GRU4Rec
+from gru4rec.config import hyper_parameters
 from gru4rec.errors import ConfigError, DataError, DivergedError
 from gru4rec.update.job import Updated, update
-from gru4rec.update.settings import UpdateSettings
+from gru4rec.update.settings import UpdateSettings, training_settings
 
 MODES: list[dict[str, Any]] = [
     {},
@@ -149,6 +150,9 @@ def test_replay_takes_as_many_old_sessions_as_asked_evenly_among_the_new(monkeyp
     drawn = [one for one in sessions[1] if one in old]
     assert len(drawn) == 2
     assert logs[0].source == "new.tsv and 2 sessions of old.tsv"
+    for seed in range(5):
+        updated(trained(), replay=log_of(old), settings=UpdateSettings(replay_share=0.4), seed=seed)
+    assert len({log.item_idx.tobytes() for log in logs[3:]}) > 1  # a sample is drawn by the seed
 
 
 def test_unknown_items_of_the_old_log_are_left_out() -> None:
@@ -163,6 +167,17 @@ def test_decay_lowers_the_old_support_alone() -> None:
     after = updated(gru, settings=UpdateSettings(decay=0.5)).gru
     expected = np.maximum(np.rint(gru.support / 2) + np.array([1, 2, 1, 2]), 1)
     assert after.support.tolist() == [*expected, 5, 2, 2]
+
+
+def test_an_update_trains_with_the_models_settings_a_smaller_step_and_fewer_passes() -> None:
+    model = hyper_parameters({"layers": [7], "learning_rate": 0.2, "n_epochs": 10, "momentum": 0.3})
+    for has_state, learning_rate in ((True, 0.14), (False, 0.07)):
+        found = training_settings(model, {}, has_state=has_state, where="-us")
+        assert found.learning_rate == pytest.approx(learning_rate)
+        assert found == model.model_copy(update={"n_epochs": 2, "learning_rate": found.learning_rate})
+    given = {"learning_rate": 0.5, "n_epochs": 4, "momentum": 0}
+    found = training_settings(model, given, has_state=False, where="-us")
+    assert found == model.model_copy(update=given)
 
 
 @pytest.mark.parametrize("name", ["layers", "loss", "embedding", "constrained_embedding", "gru_variant"])
