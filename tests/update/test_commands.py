@@ -193,6 +193,15 @@ def baseline(shop: Shop) -> Path:
     return path
 
 
+def hybrid(shop: Shop) -> Path:
+    from gru4rec.baselines.files import hybrid_of, load, save
+    from gru4rec.baselines.settings import HybridSettings
+
+    path = shop.folder / "hybrid.gru4rec"
+    save(hybrid_of(load(shop.plain), load(baseline(shop)), HybridSettings()), path)
+    return path
+
+
 def empty_folder(shop: Shop) -> Path:
     (shop.folder / "folder").mkdir()
     return shop.folder / "folder"
@@ -203,6 +212,7 @@ WRONG = [
     Wrong("a log as model", lambda s: [s.old, s.new, "-o", s.out], ("old.tsv is not a model file",)),
     Wrong("no run", lambda s: [empty_folder(s), s.new, "-o", s.out], ("no model.gru4rec in the folder", "--run-dir")),
     Wrong("baseline", lambda s: [baseline(s), s.new, "-o", s.out], ("kind 'sknn'", "only a GRU4Rec can be updated")),
+    Wrong("hybrid", lambda s: [hybrid(s), s.new, "-o", s.out], ("holds a hybrid", "Update the GRU4Rec in it")),
     Wrong("diverged", lambda s: [diverged(s), s.new, "-o", s.out], ("diverged in training", "Train it again"), 1),
     Wrong("no log", lambda s: [s.model, s.folder / "none.tsv", "-o", s.out], ("none.tsv",)),
     Wrong(
