@@ -1,7 +1,8 @@
 """Run by torchrun, or called: trains and measures as asked for, and says what came out, step by step.
 
 A job is a dictionary: ``train`` and ``test`` (logs), ``settings``, ``double`` (float64), ``case`` (a recorded run,
-whose negatives and initial weights are used), ``save`` (a path), ``lists`` (length of the lists that are kept).
+whose negatives and initial weights are used), ``save`` (a path), ``lists`` (length of the lists that are kept),
+``engine``.
 """
 
 from __future__ import annotations
@@ -37,7 +38,13 @@ def carry_out(job: dict[str, Any], group: Group | None = None) -> dict[str, Any]
     make_training = gru._training
     gru._training = lambda *given: _watched(make_training(*given), losses)  # type: ignore[method-assign]
     epochs: list[float] = []
-    gru.fit(job["train"], on_epoch=lambda report: epochs.append(report.loss), threads=1, **_recorded(job))
+    gru.fit(
+        job["train"],
+        on_epoch=lambda report: epochs.append(report.loss),
+        threads=1,
+        engine=job.get("engine", "auto"),
+        **_recorded(job),
+    )
     assert gru.items is not None
     test: Sessions = load_sessions(job["test"], vocabulary=gru.items)
     evaluation = evaluate(gru.scorer(), test, list_length=job.get("lists", 0))

@@ -78,11 +78,17 @@ def test_an_epoch_of_a_real_log_agrees_step_by_step(n_ranks: int, tmp_path: Path
             jobs += [{**log, "settings": settings, "double": double} for double in (True, False)]
     for job, found in zip(jobs, fitted(n_ranks, jobs, tmp_path, timeout=3000), strict=True):
         alone = carry_out(job)
-        worst = np.abs(np.array(found["losses"]) / alone["losses"] - 1).max()
-        (recall, mrr), (recall_alone, mrr_alone) = found["metrics"]["conservative"], alone["metrics"]["conservative"]
-        print(
-            n_ranks, job["settings"]["loss"], job["double"], len(found["losses"]), worst, recall["20"], recall_alone[20]
-        )
-        assert worst < (1e-10 if job["double"] else 1e-5)
-        assert abs(recall["20"] - recall_alone[20]) < 1e-3
-        assert abs(mrr["20"] - mrr_alone[20]) < 1e-3
+        off = np.abs(np.array(found["losses"]) / alone["losses"] - 1)
+        at_20 = [values["20"] for values in found["metrics"]["conservative"]]
+        at_20_alone = [values[20] for values in alone["metrics"]["conservative"]]
+        what = "float64" if job["double"] else "float32"
+        print(n_ranks, job["settings"]["loss"], what, len(off), off[:100].max(), off.max(), at_20, at_20_alone)
+        if job["double"]:
+            assert off.max() < 1e-10
+        else:  # rounding makes runs drift apart: no further than two engines of one process do
+            plain = np.array(carry_out(job | {"engine": "plain"})["losses"])
+            off_plain = np.abs(plain / alone["losses"] - 1)
+            print("  the plain engine:", off_plain[:100].max(), off_plain.max())
+            assert off[:100].max() < max(1e-5, 4 * off_plain[:100].max())
+            assert off.max() < 10 * off_plain.max()
+        np.testing.assert_allclose(at_20, at_20_alone, rtol=0, atol=1e-3)
