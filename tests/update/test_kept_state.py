@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,4 +89,13 @@ def test_state_that_does_not_fit_is_damage(name: str, array: np.ndarray | None, 
         bundle.training_state[name] = array
     save_bundle(bundle, tmp_path / "m.gru4rec")
     with pytest.raises(ModelFileError, match=f"damaged: {name} has shape"):
+        load_bundle(tmp_path / "m.gru4rec")
+
+
+def test_velocities_without_accumulators_are_damage(tmp_path: Path) -> None:
+    bundle = trained(keep_state=True).bundle()
+    assert bundle.training_state is not None
+    state = {name: array for name, array in bundle.training_state.items() if name.startswith("velocity.")}
+    save_bundle(replace(bundle, training_state=state), tmp_path / "m.gru4rec")
+    with pytest.raises(ModelFileError, match=r"damaged: accumulator\.By\.weight has shape None"):
         load_bundle(tmp_path / "m.gru4rec")
