@@ -226,6 +226,30 @@ def test_batcher_estimates_the_turns_of_sessions_that_wait_for_places() -> None:
     run(talk, batch_sessions=2)
 
 
+def test_batcher_estimates_the_wait_for_a_busy_event_loop() -> None:
+    """An answer that the loop takes 0.4 s late counts a twentieth, and the next request waits for that twice: 40 ms."""
+    scorer = Counting()
+    recommender = recommender_of(scorer)
+    scorer.gate.clear()
+
+    async def talk(batcher: Batcher, turns: list[Turn]) -> None:
+        first = asyncio.create_task(batcher.score([task(recommender, [1])]))
+        await until(lambda: batcher.n_waiting == 1)
+        scorer.gate.set()
+        time.sleep(0.41)  # the thread is done meanwhile, and its answer lies about
+        await first
+        batcher.expect(0.0)
+        assert batcher.wait_s == 0, "nobody waits"
+        scorer.gate.clear()
+        second = asyncio.create_task(batcher.score([task(recommender, [1])]))
+        await until(lambda: batcher.n_waiting == 1)
+        assert 0.02 < batcher.wait_s < 0.08
+        scorer.gate.set()
+        await second
+
+    run(talk)
+
+
 def test_batcher_waits_for_others_no_longer_than_told() -> None:
     recommender = recommender_of(Counting())
 
