@@ -33,8 +33,8 @@ def main() -> None:
         step_ms = products_ms + sent_ms + latency_ms
         print(
             f"{n_ranks} GPUs, {n_lanes:,} lanes: item matrices {tables_gb:.1f} GB a GPU; products "
-            f"{flop / 1e9:.1f} GFLOP, {products_ms:.2f} ms; sent {sent / 1e6:.0f} MB, {sent_ms:.2f} ms; latency {latency_ms:.2f} ms; at best "
-            f"{step_ms:.2f} ms, {n_lanes / step_ms / 1e3:.1f} million events/s"
+            f"{flop / 1e9:.1f} GFLOP, {products_ms:.2f} ms; sent {sent / 1e6:.0f} MB, {sent_ms:.2f} ms; "
+            f"latency {latency_ms:.2f} ms; at best {step_ms:.2f} ms, {n_lanes / step_ms / 1e3:.1f} million events/s"
         )
     two = sent_bytes(2, 32, n_hidden=100)
     rows = 4 * (32 + 2048) * 101

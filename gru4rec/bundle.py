@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -67,15 +67,19 @@ class Bundle:
     n_epochs_done: int = 0
     training_state: Mapping[str, np.ndarray] | None = None
 
-    def restore(self, *, device: torch.device | str = "cpu") -> GRU4RecModel:
+    def restore(self, *, device: torch.device | str = "cpu", n_rows: int | None = None) -> GRU4RecModel:
         """Build the network around these weights, in the number type they were saved in.
+
+        Args:
+            device: Where to.
+            n_rows: Rows that item matrices have here; None: one for each item.
 
         Raises:
             DivergedError: The model diverged in training, so its weights mean nothing.
         """
         if self.status == "diverged":
             raise DivergedError("this model diverged in training: its weights are of no use. Train it again")
-        model = _empty_network(self.items.n_items, self.settings)
+        model = _empty_network(self.items.n_items if n_rows is None else n_rows, self.settings)
         weights = {name: torch.from_numpy(np.array(array)).to(device) for name, array in self.weights.items()}
         model.load_state_dict(weights, assign=True)
         return model
@@ -177,8 +181,21 @@ class ModelFile:
         return str(self.content.get("kind", FORMAT_NAME))
 
 
-def read_model_file(path: str | Path) -> ModelFile:
+ReadArray = Callable[[Any, str], tuple[np.ndarray, int]]
+"""Given an open safetensors file and a name, returns the array, or a part of it, and the checksum of the whole."""
+
+
+def _read_whole(file: Any, name: str) -> tuple[np.ndarray, int]:
+    array: np.ndarray = file.get_tensor(name)
+    return array, checksum(array)
+
+
+def read_model_file(path: str | Path, *, read: ReadArray = _read_whole) -> ModelFile:
     """Read a model file of any kind and check it: format, version, checksums, vocabulary.
+
+    Args:
+        path: The file.
+        read: Reads each array.
 
     Raises:
         ModelFileError: There is no such file, it is of another program, damaged, or of a newer version; the message
@@ -190,10 +207,11 @@ def read_model_file(path: str | Path) -> ModelFile:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             content = _content(metadata, path)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            found = {name: read(file, name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{path} is damaged: {error}. Copy or save the model again") from None
-    _check_checksums(content, tensors, path)
+    _check_checksums(content, {name: value for name, (_, value) in found.items()}, path)
+    tensors = {name: array for name, (array, _) in found.items()}
     with damage_named(path):
         support = tensors.pop(_SUPPORT)
         items = _vocabulary(tensors)
@@ -229,8 +247,13 @@ def load_bundle(path: str | Path) -> Bundle:
     return bundle_of(read_model_file(path), path)
 
 
-def bundle_of(file: ModelFile, path: str | Path) -> Bundle:
+def bundle_of(file: ModelFile, path: str | Path, *, n_rows: int | None = None) -> Bundle:
     """Take a GRU4Rec model out of what was read.
+
+    Args:
+        file: What was read.
+        path: Where.
+        n_rows: Rows that item matrices have in it; None: one for each item.
 
     Raises:
         ModelFileError: It holds another kind of model, or is damaged.
@@ -244,7 +267,7 @@ def bundle_of(file: ModelFile, path: str | Path) -> Bundle:
         settings = hyper_parameters(file.content["settings"], where=str(path))
         state = {name: array for name, array in file.arrays.items() if name.startswith((ACCUMULATOR, VELOCITY))}
         weights = {name: array for name, array in file.arrays.items() if name not in state}
-        _check_shapes(file.arrays, file.items.n_items, settings, Path(path))
+        _check_shapes(file.arrays, file.items.n_items if n_rows is None else n_rows, settings, Path(path))
         return Bundle(
             settings=settings,
             weights=weights,
@@ -312,14 +335,14 @@ def _header_checksum(content: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
-def _check_checksums(content: Mapping[str, Any], tensors: Mapping[str, np.ndarray], path: Path) -> None:
+def _check_checksums(content: Mapping[str, Any], found: Mapping[str, int], path: Path) -> None:
     checksums = content.get("checksums")
-    if not isinstance(checksums, dict) or checksums.keys() != tensors.keys():
+    if not isinstance(checksums, dict) or checksums.keys() != found.keys():
         raise ModelFileError(
             f"{path} is damaged: its parts are not those its header lists. Copy or save the model again"
         )
-    for name, array in tensors.items():
-        if checksums[name] != checksum(array):
+    for name, value in found.items():
+        if checksums[name] != value:
             raise ModelFileError(
                 f"{path} is damaged: the checksum of {name!r} does not fit. Copy or save the model again"
             )

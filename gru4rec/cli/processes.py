@@ -15,6 +15,7 @@ from gru4rec.errors import ConfigError, GRU4RecError
 if TYPE_CHECKING:
     from gru4rec.api import GRU4Rec
     from gru4rec.distributed.group import Group
+    from gru4rec.distributed.model import DistributedGRU4Rec
 
 
 @contextlib.contextmanager
@@ -49,18 +50,32 @@ def new_model(group: Group | None, model_class: type[GRU4Rec], device: str) -> G
     Raises:
         ConfigError: Several processes would have to train a class of the user's own.
     """
-    from gru4rec.api import GRU4Rec
-
     if group is None:
         return model_class(device=device)
-    if model_class is not GRU4Rec:
-        raise ConfigError(
-            f"several processes train gru4rec's own GRU4Rec only, and -g gives {model_class.__module__}."
-            f"{model_class.__qualname__}. Leave -g out, or torchrun"
-        )
+    return _class_of_several(model_class)(group)
+
+
+def loaded_model(group: Group | None, model_class: type[GRU4Rec], path: str, device: str) -> GRU4Rec:
+    """Return a saved model, in one process or spread over several; raises what its ``loadmodel`` does.
+
+    Raises:
+        ConfigError: Several processes would have to hold a class of the user's own.
+    """
+    if group is None:
+        return model_class.loadmodel(path, device=device)
+    return _class_of_several(model_class).load(path, group)
+
+
+def _class_of_several(model_class: type[GRU4Rec]) -> type[DistributedGRU4Rec]:
+    from gru4rec.api import GRU4Rec
     from gru4rec.distributed.model import DistributedGRU4Rec
 
-    return DistributedGRU4Rec(group)
+    if model_class is not GRU4Rec:
+        raise ConfigError(
+            f"several processes share gru4rec's own GRU4Rec only, and -g gives {model_class.__module__}."
+            f"{model_class.__qualname__}. Leave -g out, or torchrun"
+        )
+    return DistributedGRU4Rec
 
 
 def output_of_first(group: Group | None, output: Output) -> Output:

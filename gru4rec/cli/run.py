@@ -19,7 +19,7 @@ from gru4rec.cli.common import (
     guarded,
 )
 from gru4rec.cli.kept_run import add_run_options, check_run_options
-from gru4rec.cli.processes import new_model, output_of_first, processes
+from gru4rec.cli.processes import loaded_model, new_model, output_of_first, processes
 from gru4rec.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -87,15 +87,13 @@ def _run_with(args: argparse.Namespace, group: Group | None) -> int:
         raise ConfigError("--run-dir keeps a training run, and -l loads a model. Leave one of them out")
     if args.log_primary_metric and not args.test:
         raise ConfigError("-lpm prints a metric on a test log, and none is given. Add -t TEST")
-    if args.load_model and group is not None:
-        raise ConfigError("-l loads the whole model into one process. Call run.py without torchrun")
     output = output_of_first(group, TextOutput())
     model_class = _model_class(args.gru4rec_model)
     training_log = None if args.load_model else args.path  # a loaded model may be saved over itself
     if group is None or group.is_first:
         pipeline.check_save_path(args.save_model, inputs=[*args.test, args.parameter_file, args.validate, training_log])
     if args.load_model:
-        gru = model_class.loadmodel(args.path, device=args.device)
+        gru: Any = loaded_model(group, model_class, args.path, args.device)
         tests = pipeline.read_tests(args, args.test, gru.items)
         if args.save_model is not None:
             gru.savemodel(args.save_model)

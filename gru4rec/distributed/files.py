@@ -19,7 +19,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from gru4rec.bundle import checksum
+from gru4rec.bundle import ReadArray, checksum
 from gru4rec.distributed.group import Group
 from gru4rec.errors import GRU4RecError, ModelFileError
 from gru4rec.model.shard import Shard
@@ -30,6 +30,8 @@ _TYPES = {
     "float64": "F64", "float32": "F32", "int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
 _LARGEST_CHECKSUM = 2**32 - 1
+ITEM_MATRICES = ("Wy.weight", "By.weight", "E.weight", "Wx0.weight")
+"""What the names of arrays with a row for each item end in."""
 
 
 @dataclass(frozen=True)
@@ -159,3 +161,24 @@ def read_part(path: Path, name: str, out: Part) -> None:
             stop = min(start + at_once, out.shard.n_items)
             of_block, held = out.shard.of_block(start, stop)
             out.values[held] = found[start:stop][of_block].to(out.values.device)
+
+
+def reader_of(rank: int, n_ranks: int) -> ReadArray:
+    """Return what reads arrays for a process: every ``n_ranks``-th row of item matrices, all of the others."""
+
+    def read(file: Any, name: str) -> tuple[np.ndarray, int]:
+        if not name.endswith(ITEM_MATRICES):
+            array: np.ndarray = file.get_tensor(name)
+            return array, checksum(array)
+        found, crc, held = file.get_slice(name), 0, []
+        n_rows, *rest = found.get_shape()
+        shard = Shard(rank, n_ranks, n_rows)
+        at_once = max(1, _BLOCK_BYTES // (8 * max(1, int(np.prod(rest)))))
+        for start in range(0, n_rows, at_once):
+            stop = min(start + at_once, n_rows)
+            block = found[start:stop]
+            crc = checksum(block, crc)
+            held.append(block[shard.of_block(start, stop)[0]].copy())
+        return np.concatenate(held), crc
+
+    return read

@@ -13,10 +13,19 @@ import numpy as np
 import torch
 
 from gru4rec.api import GRU4Rec
-from gru4rec.bundle import Bundle, content_of, format_version_of, model_metadata, replacing, vocabulary_tensors
-from gru4rec.config import Engine, Precision
+from gru4rec.bundle import (
+    Bundle,
+    bundle_of,
+    content_of,
+    format_version_of,
+    model_metadata,
+    read_model_file,
+    replacing,
+    vocabulary_tensors,
+)
+from gru4rec.config import Engine, Precision, setting_values
 from gru4rec.data.batches import SessionDataIterator
-from gru4rec.distributed.files import Part, read_part, write_parts
+from gru4rec.distributed.files import ITEM_MATRICES, Part, read_part, reader_of, write_parts
 from gru4rec.distributed.group import Group
 from gru4rec.distributed.scorer import ShardedScorer
 from gru4rec.distributed.step import ShardedStep
@@ -51,6 +60,25 @@ class DistributedGRU4Rec(GRU4Rec):
         super().__init__(device=group.device, dtype=dtype, **settings)
         self.group = group
         self.shard = Shard(group.rank, group.n_ranks, 0)
+
+    @classmethod
+    def load(cls, path: str | Path, group: Group) -> DistributedGRU4Rec:
+        """Read each process's part of a model file.
+
+        Raises:
+            ModelFileError: The file cannot be used; the message says why.
+            DivergedError: The model in it diverged in training.
+            ConfigError: There are more processes than items.
+        """
+        file = read_model_file(path, read=reader_of(group.rank, group.n_ranks))
+        shard = _shard(group, file.items.n_items)
+        bundle = bundle_of(file, path, n_rows=shard.n_rows)
+        gru = cls(group, **setting_values(bundle.settings))
+        gru.shard, gru.items, gru.support = shard, bundle.items, bundle.support
+        gru.status, gru.n_epochs_done, gru.training_state = bundle.status, bundle.n_epochs_done, bundle.training_state
+        gru.model = bundle.restore(device=gru.device, n_rows=shard.n_rows)
+        gru.dtype = gru.model.dtype
+        return gru
 
     def choose_engine(self, engine: Engine = "auto", precision: Precision = "float32") -> Engine:
         """Return ``fast``: several processes train with no other engine.
@@ -142,20 +170,12 @@ class DistributedGRU4Rec(GRU4Rec):
             name: Of a weight, or of an accumulator or velocity, which ends in that of a weight.
             values: What this process holds.
         """
-        return Part(values, self.shard if self._is_table(name) else None)
-
-    def _is_table(self, name: str) -> bool:
-        """Tell whether a weight, or what is named after it, has a row for each item."""
-        model, _, _ = self._trained()
-        tables = (table for table, weight in model.named_parameters() if not weight.requires_grad)
-        return any(f".{name}".endswith(f".{table}") for table in tables)
+        return Part(values, self.shard if name.endswith(ITEM_MATRICES) else None)
 
     def _new_model(self, initial_weights: Mapping[str, np.ndarray] | None) -> GRU4RecModel:
         assert self.items is not None
-        n_items, group = self.items.n_items, self.group
-        if n_items < group.n_ranks:
-            raise ConfigError(f"{group.n_ranks} processes cannot share {n_items} items. Start {n_items} or fewer")
-        self.shard = Shard(group.rank, group.n_ranks, n_items)
+        group = self.group
+        self.shard = _shard(group, self.items.n_items)
         rng = torch.Generator(device=self.device).manual_seed(self.settings.draw_seed)
         self.model = model = GRU4RecModel(self.shard.n_rows, self.settings, rng=rng)
         model.to(device=self.device, dtype=self.dtype)
@@ -165,7 +185,7 @@ class DistributedGRU4Rec(GRU4Rec):
             own = slice(group.rank, None, group.n_ranks)
             model.load_state_dict(
                 {
-                    name: torch.as_tensor(np.array(array)[own] if self._is_table(name) else np.array(array))
+                    name: torch.as_tensor(np.array(array)[own] if name.endswith(ITEM_MATRICES) else np.array(array))
                     for name, array in initial_weights.items()
                 }
             )
@@ -186,6 +206,12 @@ class DistributedGRU4Rec(GRU4Rec):
             precision=precision,
         )
         return Training(model, optimizer, step, batches)
+
+
+def _shard(group: Group, n_items: int) -> Shard:
+    if n_items < group.n_ranks:
+        raise ConfigError(f"{group.n_ranks} processes cannot share {n_items} items. Start {n_items} or fewer")
+    return Shard(group.rank, group.n_ranks, n_items)
 
 
 def _put(path: Path, write: Callable[[Path], None]) -> None:
