@@ -2,8 +2,9 @@
 
 ``python benchmarks/bulk_times.py`` writes a session map of 5 million made-up sessions and a model of 10,000 items with
 64 hidden units and made-up weights. It writes their lists with one thread, with one for each core, on Ray with one
-worker for each core, and on Ray again while a worker is killed; compares all outputs row by row, and prints sessions/s
-and the most memory of all processes of a run, taken twice a second: PSS, which counts what processes share once.
+worker for each core, and on Ray again while a worker is killed; compares all outputs row by row, and prints sessions/s,
+processor time, which says the same on a machine with other work, and the most memory of all processes of a run, taken
+twice a second: PSS, which counts what processes share once.
 The results go to benchmarks/results/bulk_MACHINE_DATE.json and .md.
 """
 
@@ -54,6 +55,8 @@ _COLUMNS = [
     Column("s", "seconds", ".1f"),
     Column("sessions/s", "sessions_per_s", ",.0f"),
     Column("x the default", "x_default", ".2f"),
+    Column("CPU s", "cpu_s", ".0f"),
+    Column("x the default", "x_default_cpu", ".2f"),
     Column("peak of all processes, MB", "peak_mb", ",.0f"),
     Column("largest process, MB", "largest_mb", ",.0f"),
     Column("processes", "n_processes"),
@@ -63,9 +66,10 @@ _COLUMNS = [
 
 @dataclass(frozen=True)
 class Run:
-    """A whole command: wall time from its start to its end, and memory in bytes."""
+    """A whole command: wall time from its start to its end, processor time of all its processes, memory in bytes."""
 
     seconds: float
+    cpu_s: float
     peak_bytes: int
     largest_bytes: int
     n_processes: int
@@ -86,9 +90,9 @@ def main() -> None:
     part = Part(
         f"Lists in bulk, {arguments.items:,} items, {arguments.hidden} hidden units, {_N_CORES} cores",
         "Whole processes in turn, from their start to their end: medians of runs, and the median of their ratios to "
-        "the default of the same round. Lists of 20, one a session, to one Parquet file. Memory: the most that all "
-        "processes of a run held together (PSS, twice a second), and that one of them did. Every output was compared "
-        "with the first, row by row.",
+        "the default of the same round, in seconds and in processor time of all processes. Lists of 20, one a session, "
+        "to one Parquet file. Memory: the most that all processes of a run held together (PSS, twice a second), and "
+        "that one of them did. Every output was compared with the first, row by row.",
         _COLUMNS,
         rows,
     )
@@ -154,6 +158,10 @@ def _row(way: str, measured: list[Run], default: list[Run], n_sessions: int) -> 
         "n_runs": len(measured),
         "seconds": seconds,
         "sessions_per_s": n_sessions / seconds,
+        "cpu_s": statistics.median(run.cpu_s for run in measured),
+        "x_default_cpu": statistics.median(
+            other.cpu_s / run.cpu_s for run, other in zip(measured, default, strict=False)
+        ),
         "x_default": statistics.median(
             other.seconds / run.seconds for run, other in zip(measured, default, strict=False)
         ),
@@ -169,9 +177,10 @@ def _run(command: list[str], *, kill_at: int) -> Run:
     """Run a command and look at its processes; kill a worker once ``kill_at`` parts of its output are there."""
     started = time.perf_counter()
     main_process = subprocess.Popen([sys.executable, "-c", "from gru4rec.cli.main import command; command()", *command])
+    cpu_s: dict[int, float] = {}
     peak = largest = n_processes = 0
     while main_process.poll() is None:
-        sizes = _sizes(main_process.pid)
+        sizes = _sizes(main_process.pid, cpu_s)
         peak, largest = max(peak, sum(sizes)), max([largest, *sizes])
         n_processes = max(n_processes, len(sizes))
         if kill_at and len(list(Path(f"{command[4]}.parts").glob("parts/part-*"))) >= kill_at:
@@ -180,7 +189,7 @@ def _run(command: list[str], *, kill_at: int) -> Run:
         time.sleep(0.5)
     assert main_process.returncode == 0
     assert not kill_at
-    return Run(time.perf_counter() - started, peak, largest, n_processes)
+    return Run(time.perf_counter() - started, sum(cpu_s.values()), peak, largest, n_processes)
 
 
 def _family(parent: int) -> list[psutil.Process]:
@@ -191,11 +200,13 @@ def _family(parent: int) -> list[psutil.Process]:
         return []
 
 
-def _sizes(parent: int) -> list[int]:
+def _sizes(parent: int, cpu_s: dict[int, float]) -> list[int]:
+    """Return the memory of all processes, and note the processor time that each has taken so far."""
     sizes = []
     for process in _family(parent):
         try:
             sizes.append(process.memory_full_info().pss)
+            cpu_s[process.pid] = sum(process.cpu_times()[:2])
         except psutil.Error:
             continue
     return sizes

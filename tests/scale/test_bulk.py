@@ -300,6 +300,18 @@ def test_resumed_run_does_not_read_the_log_again(
     assert read(unfinished) == read(tmp_path / "whole")
 
 
+def test_unfinished_file_may_become_a_folder_without_what_was_half_written(
+    unfinished: Path, models: Any, log: Path, tmp_path: Path
+) -> None:
+    parts = unfinished.with_name("out.parts") / "parts"
+    (parts / ".part-0000005.parquet.0a1b.part").write_text("of a worker that was killed")
+    n_parts = -(-sum(map(len, made_up(60, 3))) // 50)
+    assert batch(models["gru"], log, "-o", f"{unfinished}/", "-k", 5, "--resume") == 0
+    assert {path.name for path in unfinished.iterdir()} == {f"part-{n:07}.parquet" for n in range(n_parts)}
+    assert batch(models["gru"], log, "-o", tmp_path / "whole", "-k", 5) == 0
+    assert [row for path in sorted(unfinished.iterdir()) for row in read(path)] == read(tmp_path / "whole")
+
+
 def test_two_runs_do_not_share_a_folder(
     unfinished: Path, models: Any, log: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
