@@ -94,6 +94,8 @@ def write_parts(
     Raises:
         GRU4RecError: An ``error_type``, in all processes: the file cannot be written.
     """
+    largest_first = sorted(parts, key=lambda name: -parts[name].values.element_size())
+    parts = {name: parts[name] for name in largest_first}  # so that all numbers lie where readers may map them
     blocks = ((name, block) for name, part in parts.items() for block in part.blocks(group))
     failure = None
     if group.is_first:

@@ -36,11 +36,6 @@ class LostPeerError(GRU4RecError):
     exit_status = 1
 
 
-def is_launched() -> bool:
-    """Tell whether torchrun (or another program that sets its variables) started this process as one of several."""
-    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"))
-
-
 class Group:
     """The processes of a run.
 

@@ -216,6 +216,24 @@ def test_model_of_ones_own_and_baselines_are_refused(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.usefixtures("launched")
+def test_text_ids_are_saved_whole(tmp_path: Path) -> None:
+    rows = [line.split("\t") for line in TRAIN.read_text().splitlines()[1:]]
+    items = {item: f"item {'x' * (number % 7)}{number}" for number, item in enumerate({row[1]: 0 for row in rows})}
+    log = tmp_path / "text.tsv"
+    lines = ["\t".join([row[0], items[row[1]], row[2]]) for row in rows]
+    log.write_text("\n".join(["SessionId\tItemId\tTime", *lines]) + "\n")
+    line = ["train", log, "--layers", 4, "--n_epochs", 1, "--n_sample", 8, "-d", "cpu", "-o", tmp_path / "text.gru4rec"]
+    assert call(gru4rec_command.main, line)[0] == 0
+    bundle = load_bundle(tmp_path / "text.gru4rec")
+    assert bundle.items.item_ids.to_pylist() == list(items.values())
+    assert bundle.support.sum() == len(rows)
+    status, stdout, _ = call(
+        gru4rec_command.main, ["recommend", tmp_path / "text.gru4rec", bundle.items.ids_of([3])[0]]
+    )
+    assert (status, "item x" in stdout) == (0, True)
+
+
+@pytest.mark.usefixtures("launched")
 def test_gru4rec_train_in_a_group_writes_what_it_writes_alone(tmp_path: Path, monkeypatch: Any) -> None:
     line = ["train", TRAIN, "--layers", 16, "--n_epochs", 1, "--n_sample", 32, "--seed", 1, "-d", "cpu", "--keep-state"]
     valid = ["-t", TEST, "--json"]
