@@ -58,7 +58,7 @@ def page_of(results: Mapping[str, Any]) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "number": number, "duration": duration, "moment": moment, "value": value_text, "count": "{:,}".format,
+        "number": number, "duration": duration, "moment": moment, "value": _value, "count": "{:,}".format,
     }  # fmt: skip
     template = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
     n = len(results["windows"])
@@ -79,3 +79,13 @@ def page_of(results: Mapping[str, Any]) -> str:
         means=means,
         figures=figures_of(results),
     )
+
+
+def _value(value: Any) -> str:
+    """Write a setting; a product of two settings without the digits that rounding left.
+
+    Example:
+        >>> _value(0.2 * 0.7), _value([100]), _value(True)
+        ('0.14', '[100]', 'true')
+    """
+    return f"{value:.6g}" if isinstance(value, float) else value_text(value)
