@@ -5,7 +5,7 @@
 worker for each core, and on Ray again while a worker is killed; compares all outputs row by row, and prints sessions/s,
 processor time, which says the same on a machine with other work, and the most memory of all processes of a run, taken
 twice a second: PSS, which counts what processes share once.
-The results go to benchmarks/results/bulk_MACHINE_DATE.json and .md.
+The results go to benchmarks/results/bulk_MACHINE_DATE.json and .md, beside other sizes of the day.
 """
 
 from __future__ import annotations
@@ -79,14 +79,16 @@ def main() -> None:
     arguments = _parser().parse_args()
     started = datetime.now(UTC)
     load = [round(value, 2) for value in os.getloadavg()]
-    rows = []
+    setup = Setup(torch.device("cpu"), (_N_CORES,))
+    description = machine(setup)
+    path = arguments.out / f"bulk_{slug(setup)}_{started.date().isoformat()}"
+    rows = [row for row in _earlier_rows(path, description) if row["n_sessions"] not in arguments.sessions]
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="gru4rec-bulk-") as name:
         shop = Shop.build(Path(name), arguments.items, arguments.hidden)
         for n_sessions in arguments.sessions:
             log = _write_log(shop, n_sessions, Path(name))
-            rows += _measure(shop, log, n_sessions, arguments.runs)
-    setup = Setup(torch.device("cpu"), (_N_CORES,))
-    description = machine(setup)
+            rows += [{**row, "load_average": load} for row in _measure(shop, log, n_sessions, arguments.runs)]
+    rows.sort(key=lambda row: int(row["n_sessions"]))
     part = Part(
         f"Lists in bulk, {arguments.items:,} items, {arguments.hidden} hidden units, {_N_CORES} cores",
         "Whole processes in turn, from their start to their end: medians of runs, and the median of their ratios to "
@@ -97,7 +99,6 @@ def main() -> None:
         rows,
     )
     Console(width=190).print(part.rich())
-    path = arguments.out / f"bulk_{slug(setup)}_{started.date().isoformat()}"
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"machine": description, "commit": commit(), "load_average": load, "rows": rows}
     path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
@@ -106,6 +107,12 @@ def main() -> None:
     lines.append(f"Commit {content['commit']}, load average at the start {load}. `{command}`\n")
     path.with_suffix(".md").write_text("\n".join(lines))
     print(f"written: {path}.json and .md")
+
+
+def _earlier_rows(path: Path, description: dict[str, Any]) -> list[Row]:
+    file = path.with_suffix(".json")
+    earlier = json.loads(file.read_text()) if file.exists() else {"machine": None}
+    return list(earlier["rows"]) if earlier["machine"] == description else []
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -176,7 +183,10 @@ def _row(way: str, measured: list[Run], default: list[Run], n_sessions: int) -> 
 def _run(command: list[str], *, kill_at: int) -> Run:
     """Run a command and look at its processes; kill a worker once ``kill_at`` parts of its output are there."""
     started = time.perf_counter()
-    main_process = subprocess.Popen([sys.executable, "-c", "from gru4rec.cli.main import command; command()", *command])
+    main_process = subprocess.Popen(
+        [sys.executable, "-c", "from gru4rec.cli.main import command; command()", *command],
+        start_new_session=True,  # as Ray has one: Linux shares a busy machine out among sessions
+    )
     cpu_s: dict[int, float] = {}
     peak = largest = n_processes = 0
     while main_process.poll() is None:
