@@ -67,7 +67,7 @@ def test_lists_on_ray_are_those_without(
     (tmp_path / "allowed").write_text("103\n105\n120\n12345\n")
     flags = [str(tmp_path / "allowed") if flag == "ALLOWED" else flag for flag in flags]
     assert batch(models[model], log, "-o", tmp_path / "plain", *flags) == 0
-    on_ray = ("--ray", "--ray-address", ray.address)
+    on_ray = ("--ray", "--ray-address", ray.address, "--ray-workers", 2 if model == "gru" else 1)
     assert batch(models[model], log, "-o", tmp_path / "ray", *flags, *on_ray) == 0
     assert (tmp_path / "ray").read_bytes() == (tmp_path / "plain").read_bytes()
     assert any(row["n_unknown"] for row in read(tmp_path / "ray"))
@@ -99,7 +99,7 @@ def test_parts_without_ray_are_gone_on_with_on_ray(
             models["gru"], log, output, bulk.BulkOptions(), stop_signal=lambda: 15 if n_done(output) == 3 else 0
         )
     n_before = n_done(output)
-    flags = ("--resume", "--json", "--ray", "--ray-address", ray.address)
+    flags = ("--resume", "--json", "--ray", "--ray-address", ray.address, "--ray-workers", 1)
     assert batch(models["gru"], log, "-o", output, *flags) == 0
     said = json.loads(capsys.readouterr().out)
     assert 50 * (n_before - 1) < said["n_resumed"] < said["n_clicks"]
