@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ HELP = "answer requests for recommendations over HTTP"
 
 _API_KEYS, _ADMIN_KEYS = "GRU4REC_API_KEYS", "GRU4REC_ADMIN_KEYS"
 _MIB = 2**20
+_OF_REDIS, _OF_MEMORY, _OF_BOTH = ("redis_prefix", "redis_timeout_ms"), ("session_memory",), ("ttl", "state")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", metavar="N", type=positive, default=1, help="processes, each with the model (1)")
     parser.add_argument("--compare", metavar="MODEL", help="a second model, for the playground and model=compare")
     parser.add_argument("--catalogue", metavar="FILE", help="csv, tsv or parquet: titles, pictures, columns of items")
-    parser.add_argument("--catalogue-id", metavar="NAME", default="ItemId", help="its column of item ids (ItemId)")
+    parser.add_argument("--catalogue-id", metavar="NAME", help="its column of item ids (ItemId)")
     _add_session_options(parser)
     _add_speed_options(parser)
     _add_limit_options(parser)
@@ -45,14 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_session_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sessions")
     group.add_argument("--redis", metavar="URL", help="keep sessions in this Redis, for all workers and machines")
-    group.add_argument("--redis-prefix", metavar="TEXT", default="gru4rec:", help="before each key (gru4rec:)")
-    group.add_argument("--redis-timeout-ms", metavar="MS", type=positive, default=100, help="for an answer (100)")
+    group.add_argument("--redis-prefix", metavar="TEXT", help="before each key (gru4rec:)")
+    group.add_argument("--redis-timeout-ms", metavar="MS", type=positive, help="for an answer (100)")
     group.add_argument("--stateless", action="store_true", help="keep no sessions: requests bring them")
-    group.add_argument("--ttl", metavar="S", type=positive, default=1800, help="seconds a session is kept (1800)")
-    group.add_argument(
-        "--session-memory", metavar="MIB", type=positive, default=256, help="for sessions in this process (256 MiB)"
-    )
-    group.add_argument("--state", choices=STATE_TYPES, default="float32", help="how states are kept (float32: exact)")
+    group.add_argument("--ttl", metavar="S", type=positive, help="seconds a session is kept (1800)")
+    group.add_argument("--session-memory", metavar="MIB", type=positive, help="for sessions in this process (256 MiB)")
+    group.add_argument("--state", choices=STATE_TYPES, help="how states are kept (float32: exact)")
 
 
 def _add_speed_options(parser: argparse.ArgumentParser) -> None:
@@ -116,8 +115,9 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(
                 f"serving needs the package {error.name}, which is not installed. Run: pip install 'gru4rec[serve]'"
             ) from None
-        say(args, f"http://{args.host}:{args.port}/ shows a playground, and /docs the interface. Ctrl-C ends")
-        return serve(settings, args.host, args.port)
+        host = f"[{args.host}]" if ":" in args.host else args.host
+        greeting = f"http://{host}:{args.port}/ shows a playground, and /docs the interface. Ctrl-C ends"
+        return serve(settings, args.host, args.port, lambda: say(args, greeting))
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -130,20 +130,37 @@ def _check(args: argparse.Namespace) -> None:
             f"--workers {args.workers} do not share memory, so a session would be in one of them. "
             "Give --redis URL to share sessions, or --stateless"
         )
+    if args.json and not args.bench:
+        raise ConfigError("--json is for --bench: a service logs JSON lines anyway. Leave it away, or give --bench")
+    if args.catalogue_id is not None and args.catalogue is None:
+        raise ConfigError("--catalogue-id names a column of a catalogue. Give --catalogue FILE too")
+    if args.stateless:
+        _check_useless(args, (*_OF_REDIS, *_OF_MEMORY, *_OF_BOTH), "--stateless keeps no sessions")
+    elif args.redis:
+        _check_useless(args, _OF_MEMORY, "--redis keeps sessions elsewhere")
+    else:
+        _check_useless(args, _OF_REDIS, "without --redis sessions are in the memory of the process")
+
+
+def _check_useless(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    for name in names:
+        if getattr(args, name) is not None:
+            raise ConfigError(f"--{name.replace('_', '-')} changes nothing: {why}. Leave it away")
 
 
 def _settings(args: argparse.Namespace, model: str) -> ServeSettings:
     from gru4rec.serve.http.keys import read_keys
     from gru4rec.serve.settings import Limits, ServeSettings, SessionSettings
 
-    sessions = SessionSettings(
-        redis_url=args.redis,
-        redis_prefix=args.redis_prefix,
-        redis_timeout_s=args.redis_timeout_ms / 1000,
-        ttl_s=args.ttl,
-        memory_bytes=args.session_memory * _MIB,
-        state_type=args.state,
-    )
+    given = {
+        "redis_url": args.redis,
+        "redis_prefix": args.redis_prefix,
+        "redis_timeout_s": None if args.redis_timeout_ms is None else args.redis_timeout_ms / 1000,
+        "ttl_s": args.ttl,
+        "memory_bytes": None if args.session_memory is None else args.session_memory * _MIB,
+        "state_type": args.state,
+    }
+    sessions = SessionSettings(**{name: value for name, value in given.items() if value is not None})
     limits = Limits(
         k=args.max_k,
         session_items=args.max_clicks,
@@ -157,7 +174,7 @@ def _settings(args: argparse.Namespace, model: str) -> ServeSettings:
         model,
         compare=args.compare,
         catalogue=args.catalogue,
-        catalogue_id=args.catalogue_id,
+        catalogue_id=args.catalogue_id or "ItemId",
         search=args.search,
         threads=args.threads,
         sessions=None if args.stateless else sessions,
@@ -168,6 +185,7 @@ def _settings(args: argparse.Namespace, model: str) -> ServeSettings:
         admin_keys=read_keys(args.admin_keys, os.environ.get(_ADMIN_KEYS), what="admin keys"),
         cors_origins=tuple(args.cors),
         access_log=args.access_log,
+        quiet=args.quiet,
         drain_s=args.drain,
         n_workers=args.workers,
     )

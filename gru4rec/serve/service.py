@@ -7,9 +7,9 @@ import gc
 import logging
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from gru4rec.serve.batcher import Batcher, BusyError, Scored, Task, TooLateError
 from gru4rec.serve.items.catalogue import Catalogue
 from gru4rec.serve.kept_session import TAG_BYTES, KeptSession, rows_of, state_of
 from gru4rec.serve.metrics import Metrics
+from gru4rec.serve.questions import Answer, Asked, SimilarItems
 from gru4rec.serve.recommender import Filters
 from gru4rec.serve.served_model import ServedModel, load_served
 from gru4rec.serve.settings import ServeSettings, SessionSettings
@@ -26,6 +27,8 @@ from gru4rec.serve.store import MemoryStore, Store, StoreUnavailableError
 
 _TRIES = 10
 _MOST_ASIDE = 16
+_MOST_ON_A_SESSION = 32
+"""Clicks of one session at once: nobody clicks so fast, and each waits for those before it."""
 Found = TypeVar("Found")
 logger = logging.getLogger("gru4rec.serve")
 
@@ -38,81 +41,14 @@ class ConflictError(Exception):
     """A session was changed by others again and again while a click was to be added."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a list is to hold, in the caller's ids.
+class _SessionLock(asyncio.Lock):
+    """Lets one click of a session pass after the other.
 
     Attributes:
-        k: List length; fewer items come where there are fewer.
-        exclude: Ids that may not stand in it.
-        exclude_seen: Nor may those of the session.
-        exclude_current: Nor may its newest.
-        allow: The only ids that may; None: all.
-        where: Only items that have one of the values in each column of the catalogue.
+        n_clicks: Those that wait, and the one that passes.
     """
 
-    k: int = 20
-    exclude: Sequence[Any] = ()
-    exclude_seen: bool = False
-    exclude_current: bool = False
-    allow: Sequence[Any] | None = None
-    where: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-
-    def filters(self, model: ServedModel) -> Filters:
-        """Return the same in a model's item indices.
-
-        Raises:
-            ConfigError: A column that the catalogue does not have.
-        """
-        k = min(self.k, model.items.n_items)
-        filters = model.recommender.filters(k, exclude=self.exclude, allow=self.allow)
-        allowed = filters.allowed_idx
-        if self.where:
-            having = model.details.having(self.where)
-            allowed = having if allowed is None else np.intersect1d(allowed, having, assume_unique=True)
-        return replace(
-            filters, allowed_idx=allowed, exclude_seen=self.exclude_seen, exclude_current=self.exclude_current
-        )
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A list and how it came about.
-
-    Attributes:
-        model: Which gave it.
-        item_ids: Best first.
-        scores: Of each.
-        unknown: Clicked ids the model does not know; they were skipped.
-        popular: Whether no item was known: then these are the items clicked most in training.
-        n_clicks: Clicks of a kept session so far; None for a session that was sent whole.
-        degraded: Whether the store was lost, and the list is for the newest click alone.
-    """
-
-    model: ServedModel
-    item_ids: list[Any]
-    scores: list[float]
-    unknown: list[Any]
-    popular: bool
-    n_clicks: int | None = None
-    degraded: bool = False
-
-
-@dataclass(frozen=True)
-class SimilarItems:
-    """Items most like one.
-
-    Attributes:
-        model: Which says so.
-        item_ids: Most alike first.
-        scores: Of each.
-        by: ``cosine`` of output vectors, or ``scores`` of a session that holds the one item.
-    """
-
-    model: ServedModel
-    item_ids: list[Any]
-    scores: list[float]
-    by: str
+    n_clicks = 0
 
 
 class Service:
@@ -134,7 +70,7 @@ class Service:
             on_turn=metrics.note_turn,
         )
         self.is_draining = False
-        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._locks: weakref.WeakValueDictionary[str, _SessionLock] = weakref.WeakValueDictionary()
         self._reloading = asyncio.Lock()
         self._one_aside, self._n_aside = asyncio.Lock(), 0
 
@@ -196,6 +132,8 @@ class Service:
         self.batcher.expect(self.models["main"].session_s)
         for model in self.models.values():
             self.metrics.model.labels(model.name, model.version).set(1)
+            if self.settings.catalogue is not None and not model.details.n_described:
+                logger.warning("the catalogue describes none of the model's items", extra={"model": model.name})
 
     # --- answers ---
 
@@ -253,22 +191,16 @@ class Service:
             ConfigError: A column that the catalogue does not have.
         """
         store = self._sessions()
-        lock = self._locks.setdefault(session_id, asyncio.Lock())
-        async with lock:
-            for _ in range(_TRIES):
-                try:
-                    kept = await self._kept(store, session_id)
-                except StoreUnavailableError:
-                    return await self._clicked_alone(item_id, asked)
-                answer, now_kept = await self._click(kept, item_id, asked)
-                try:
-                    if await self._keep(store, session_id, kept, now_kept):
-                        return answer
-                except StoreUnavailableError:
-                    self.metrics.degraded.inc()
-                    return replace(answer, degraded=True)
-                self.metrics.conflicts.inc()
-        raise ConflictError(f"the session was changed by others {_TRIES} times in a row. Send the click again")
+        lock = self._locks.setdefault(session_id, _SessionLock())
+        if lock.n_clicks >= _MOST_ON_A_SESSION:
+            self.metrics.shed.inc()
+            raise BusyError(1.0)
+        lock.n_clicks += 1
+        try:
+            async with lock:
+                return await self._click_kept(store, session_id, item_id, asked)
+        finally:
+            lock.n_clicks -= 1
 
     async def session(self, session_id: str) -> KeptSession:
         """Return a session as it is kept.
@@ -350,6 +282,22 @@ class Service:
             self._n_aside -= 1
 
     # --- parts of a click ---
+
+    async def _click_kept(self, store: Store, session_id: str, item_id: Any, asked: Asked) -> Answer:
+        for _ in range(_TRIES):
+            try:
+                kept = await self._kept(store, session_id)
+            except StoreUnavailableError:
+                return await self._clicked_alone(item_id, asked)
+            answer, now_kept = await self._click(kept, item_id, asked)
+            try:
+                if await self._keep(store, session_id, kept, now_kept):
+                    return answer
+            except StoreUnavailableError:
+                self.metrics.degraded.inc()
+                return replace(answer, degraded=True)
+            self.metrics.conflicts.inc()
+        raise ConflictError(f"the session was changed by others {_TRIES} times in a row. Send the click again")
 
     async def _click(self, kept: KeptSession, item_id: Any, asked: Asked) -> tuple[Answer, KeptSession]:
         model = self.model()

@@ -74,6 +74,7 @@ class ServeSettings:
         admin_keys: What opens /admin; none: it is closed.
         cors_origins: Web origins whose pages may call the service.
         access_log: Whether each request gets a line.
+        quiet: Whether nothing else is written down but warnings and errors.
         drain_s: Seconds between the request to end and the end, in which everything is still answered.
         metrics_dir: Folder in which workers put their metrics together; None: there is one.
         n_workers: Processes.
@@ -93,6 +94,7 @@ class ServeSettings:
     admin_keys: tuple[str, ...] = field(default=(), repr=False)
     cors_origins: tuple[str, ...] = ()
     access_log: bool = False
+    quiet: bool = False
     drain_s: float = 1.0
     metrics_dir: str | None = None
     n_workers: int = 1

@@ -22,6 +22,8 @@ from serve.small_models import random_model
 
 ADMIN = {"Authorization": "Bearer the-admin-key-0001"}
 ADMIN_ENV = {"GRU4REC_ADMIN_KEYS": "the-admin-key-0001"}
+PATIENT = ["--max-wait-ms", 5000, "--timeout-ms", 20_000]
+"""So that a machine that is busy with other things turns nobody away."""
 FAILED = "failed"
 
 
@@ -95,7 +97,7 @@ def version_of(service: Running) -> str:
 
 def test_reload_under_load_fails_no_request_and_mixes_no_states(tmp_path: Path) -> None:
     path = random_model(tmp_path / "served.gru4rec", seed=1)
-    with served(path, log=tmp_path / "log", env=ADMIN_ENV) as service:
+    with served(path, *PATIENT, log=tmp_path / "log", env=ADMIN_ENV) as service:
         versions = {version_of(service)}
         with calling(service, 6) as callers:
             for seed in (2, 3, 4):
@@ -142,9 +144,45 @@ def test_reloads_let_old_models_go(tmp_path: Path) -> None:
         assert process.memory_info().rss - before < 60e6
 
 
+@pytest.mark.parametrize("words", [[], ["--workers", 2, "--stateless"]])
+def test_reload_that_is_asked_for_during_the_start_ends_nothing(tmp_path: Path, words: list[Any]) -> None:
+    """HUP ends a process that does not know it yet: a tenth of a second each until the service is ready."""
+    is_ready = threading.Event()
+
+    def hang_up(pid: int) -> None:
+        while not is_ready.wait(0.1):
+            os.kill(pid, signal.SIGHUP)
+
+    def started(service: Running) -> bool:
+        if not threads:
+            until(lambda: catches(service.pid, signal.SIGHUP))
+            threads.append(threading.Thread(target=hang_up, args=(service.pid,)))
+            threads[0].start()
+        return usual(service)
+
+    threads: list[threading.Thread] = []
+    usual = Running._is_ready
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Running, "_is_ready", started)
+        try:
+            with served(random_model(tmp_path / "m.gru4rec"), *words, log=tmp_path / "log") as service:
+                is_ready.set()
+                until(lambda: service.metric("gru4rec_reloads_total") > 0)
+                assert not any("died" in event["event"] for event in service.events())
+        finally:
+            is_ready.set()
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Tell whether a process handles a signal, or holds it back."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigCgt:", "SigBlk:"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
 def test_reload_reaches_all_workers(tmp_path: Path) -> None:
     path = random_model(tmp_path / "served.gru4rec", seed=1)
-    words = [path, "--workers", 2, "--stateless"]
+    words = [path, "--workers", 2, "--stateless", *PATIENT]
     with served(*words, log=tmp_path / "log", env=ADMIN_ENV) as service:
         until(lambda: len(workers_of(service)) == 2)
         old = version_of(service)
@@ -177,17 +215,16 @@ def workers_of(service: Running) -> list[int]:
 def test_worker_that_is_killed_costs_its_requests_and_is_replaced(tmp_path: Path) -> None:
     with redis() as store:
         words = [random_model(tmp_path / "m.gru4rec"), "--workers", 2, "--redis", store.url, "--redis-timeout-ms", 2000]
-        with served(*words, log=tmp_path / "log") as service:
+        with served(*words, *PATIENT, log=tmp_path / "log") as service:
             until(lambda: len(workers_of(service)) == 2)
             with calling(service, 6) as callers:
                 time.sleep(1.5)
                 os.kill(workers_of(service)[0], signal.SIGKILL)
                 until(lambda: len(workers_of(service)) == 3)
                 time.sleep(1.5)
-            n = sum(callers.statuses.values())
             assert set(callers.statuses) <= {200, FAILED}
-            assert n > 600
-            assert callers.statuses[FAILED] < n / 100
+            assert callers.statuses[200] > 60
+            assert callers.statuses[FAILED] <= 6, "a caller each, whose connection ended"
             assert not any(answer["degraded"] for answer in callers.answers if answer)
             assert any(event["event"] == "a worker died and is replaced" for event in service.events())
 
@@ -204,7 +241,7 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_answers_all_that_was_sent(tmp_path: Path, workers: int) -> None:
-    words = [random_model(tmp_path / "m.gru4rec"), "--workers", workers, "--stateless"]
+    words = [random_model(tmp_path / "m.gru4rec"), "--workers", workers, "--stateless", *PATIENT]
     service = Running(*words, log=tmp_path / "log")
     if workers == 2:
         until(lambda: len(workers_of(service)) == 2)
@@ -243,7 +280,7 @@ def test_sigterm_answers_a_request_that_is_under_way(tmp_path: Path) -> None:
 def test_redis_stopped_and_started_costs_sessions_and_no_request(tmp_path: Path) -> None:
     with (
         redis() as store,
-        served(random_model(tmp_path / "m.gru4rec"), "--redis", store.url, log=tmp_path / "log") as service,
+        served(random_model(tmp_path / "m.gru4rec"), "--redis", store.url, *PATIENT, log=tmp_path / "log") as service,
     ):
         assert not service.click("someone", 1)["degraded"]
         with calling(service, 4) as callers:
@@ -267,7 +304,7 @@ def test_redis_stopped_and_started_costs_sessions_and_no_request(tmp_path: Path)
 def test_clicks_of_one_session_at_many_places_are_all_counted(tmp_path: Path) -> None:
     with redis() as store:
         words = [random_model(tmp_path / "m.gru4rec"), "--workers", 2, "--redis", store.url, "--redis-timeout-ms", 2000]
-        with served(*words, log=tmp_path / "log") as service:
+        with served(*words, *PATIENT, log=tmp_path / "log") as service:
             until(lambda: len(workers_of(service)) == 2)
 
             def click(number: int) -> None:
@@ -322,6 +359,23 @@ def test_overload_is_turned_away_and_the_accepted_do_not_wait_long(tmp_path: Pat
         assert psutil.Process(service.pid).memory_info().rss < before * 1.25
 
 
+def test_clicks_of_one_session_at_once_are_counted_or_turned_away(tmp_path: Path) -> None:
+    """They wait for each other, so 100 at once would pile up where no estimate sees them."""
+    with served(random_model(tmp_path / "m.gru4rec"), log=tmp_path / "log") as service:
+        click = b'POST /v1/sessions/one/events HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\n{"item": 7}'
+        connections = [socket.create_connection(("127.0.0.1", service.port), timeout=30) for _ in range(100)]
+        service.process.send_signal(signal.SIGSTOP)  # so that they come at once
+        for connection in connections:
+            connection.sendall(click)
+        service.process.send_signal(signal.SIGCONT)
+        statuses = Counter(int(connection.recv(65_536).split()[1]) for connection in connections)
+        for connection in connections:
+            connection.close()
+        assert set(statuses) == {200, 429}
+        assert statuses[200] >= 32
+        assert service.ask("GET", "/v1/sessions/one")[1]["n_clicks"] == statuses[200]
+
+
 # --- starting ---
 
 
@@ -340,6 +394,11 @@ def test_overload_is_turned_away_and_the_accepted_do_not_wait_long(tmp_path: Pat
         (["m.gru4rec", "--host", "256.0.0.1"], "cannot listen on 256.0.0.1"),
         (["m.gru4rec", "--port", "99999"], "99999 is above 65535"),
         (["m.gru4rec", "--keys", "none.txt"], "cannot read the API keys in none.txt"),
+        (["m.gru4rec", "--json"], "--json is for --bench"),
+        (["m.gru4rec", "--catalogue-id", "sku"], "Give --catalogue FILE too"),
+        (["m.gru4rec", "--stateless", "--ttl", "60"], "--ttl changes nothing: --stateless keeps no sessions. Leave it"),
+        (["m.gru4rec", "--redis-prefix", "a:"], "--redis-prefix changes nothing: without --redis sessions are in the"),
+        (["m.gru4rec", "--redis", "redis://127.0.0.1:1", "--session-memory", "9"], "--session-memory changes nothing"),
     ],
 )
 def test_start_that_cannot_be_says_why_and_exits_2(
@@ -353,8 +412,24 @@ def test_start_that_cannot_be_says_why_and_exits_2(
         [*COMMAND, "serve", *words, *port], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 2
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    *usage, message = done.stderr.splitlines()
+    assert said in message
+    assert all(line.startswith(("usage: ", " ")) for line in usage)
+
+
+def test_start_says_where_it_is_once_it_is_there_and_nothing_when_quiet(tmp_path: Path) -> None:
+    model = random_model(tmp_path / "m.gru4rec")
+    (tmp_path / "items.csv").write_text("ItemId,title\n123456,Lamp\n")
+    words = [model, "--catalogue", tmp_path / "items.csv"]
+    with served(*words, log=tmp_path / "log") as service:
+        lines = service.said().splitlines()
+        assert f"http://127.0.0.1:{service.port}/ shows a playground, and /docs the interface. Ctrl-C ends" in lines
+        assert "serving" in [event["event"] for event in service.events()]
+    with served(*words, "-q", "--access-log", log=tmp_path / "quiet") as service:
+        service.recommend([1])
+        found = {(event["level"], event["event"]) for event in service.events()}
+        assert found == {("warning", "the catalogue describes none of the model's items"), ("info", "request")}
+        assert all(line.startswith("{") for line in service.said().splitlines())
 
 
 def test_start_on_a_port_that_is_taken_says_so(tmp_path: Path) -> None:

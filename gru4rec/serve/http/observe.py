@@ -102,11 +102,17 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def log_json_lines() -> None:
-    """Send the logs of the service and its server to standard error, as JSON lines."""
+def log_json_lines(*, quiet: bool = False, access_log: bool = False) -> None:
+    """Send the logs of the service and its server to standard error, as JSON lines.
+
+    Args:
+        quiet: Warnings and errors only.
+        access_log: Of each request too, all the same.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name, level in (("gru4rec", logging.INFO), ("uvicorn", logging.WARNING)):
+    for name, level in (("gru4rec", logging.WARNING if quiet else logging.INFO), ("uvicorn", logging.WARNING)):
         log = logging.getLogger(name)
         log.handlers, log.propagate = [handler], False
         log.setLevel(level)
+    logger.setLevel(logging.INFO if access_log else logging.NOTSET)

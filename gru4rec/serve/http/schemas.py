@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from gru4rec.serve.service import Answer, Asked, SimilarItems
+from gru4rec.serve.questions import Answer, Asked, SimilarItems
 from gru4rec.serve.settings import Limits
 
 _ID_LENGTH = 512

@@ -35,6 +35,8 @@ _KEEP_ALIVE_S = 75
 _BACKLOG = 2048
 _REST_S = 5.0
 """Before a worker is started in the place of one that could not start."""
+_HELD = {signal.SIGHUP}
+"""Held back until there is something to be read again: a HUP ends a process that does not know it yet."""
 _OBJECTS_A_COLLECTION = 20_000
 """Requests leave no cycles behind, and looking for some after each 700 new objects, as is the default, takes a tenth of
 the event loop's time under load."""
@@ -43,8 +45,14 @@ _SWITCH_S = 0.001
 logger = logging.getLogger("gru4rec.serve.workers")
 
 
-def serve(settings: ServeSettings, host: str, port: int) -> int:
+def serve(settings: ServeSettings, host: str, port: int, on_ready: Callable[[], None] = lambda: None) -> int:
     """Serve until told to end; return the exit status.
+
+    Args:
+        settings: Of all processes.
+        host: Address to listen on.
+        port: Likewise.
+        on_ready: Called once the model is loaded and requests may come.
 
     Raises:
         ConfigError: The address cannot be listened on.
@@ -52,12 +60,13 @@ def serve(settings: ServeSettings, host: str, port: int) -> int:
     """
     from gru4rec.serve.http.observe import log_json_lines
 
-    log_json_lines()
+    log_json_lines(quiet=settings.quiet, access_log=settings.access_log)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     with listening(host, port) as listener:
         if settings.n_workers == 1:
-            return _serve_here(settings, listener)
+            return _serve_here(settings, listener, on_ready)
         with tempfile.TemporaryDirectory(prefix="gru4rec-metrics-") as folder:
-            return Supervisor(replace(settings, metrics_dir=folder), listener).run()
+            return Supervisor(replace(settings, metrics_dir=folder), listener, on_ready).run()
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -95,6 +104,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
         addresses = [listener.getsockname() for listener in sockets or []]
         logger.info("serving", extra={"address": addresses[0][:2], "pid": os.getpid()})
 
@@ -120,7 +130,7 @@ class _Server(uvicorn.Server):
         task.add_done_callback(self._tasks.discard)
 
 
-def _serve_here(settings: ServeSettings, listener: socket.socket, on_ready: Callable[[], None] = lambda: None) -> int:
+def _serve_here(settings: ServeSettings, listener: socket.socket, on_ready: Callable[[], None]) -> int:
     """Load the model and serve in this process."""
     import torch
 
@@ -168,7 +178,7 @@ def _work(settings: ServeSettings, listener: socket.socket, says: Connection) ->
 
     assert settings.metrics_dir is not None
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = settings.metrics_dir
-    log_json_lines()
+    log_json_lines(quiet=settings.quiet, access_log=settings.access_log)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _serve_here(settings, listener, lambda: says.send(None))
@@ -190,14 +200,15 @@ class Supervisor:
     Args:
         settings: Of each worker.
         listener: The socket they share.
+        on_ready: Called once the first of them is ready.
     """
 
-    def __init__(self, settings: ServeSettings, listener: socket.socket) -> None:
-        self._settings, self._listener = settings, listener
+    def __init__(self, settings: ServeSettings, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+        self._settings, self._listener, self._on_ready = settings, listener, on_ready
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
         self._starts_at: list[float] = []
-        self._is_ending = False
+        self._is_up, self._is_ending = False, False
         self._woken, self._wake = multiprocessing.Pipe(duplex=False)
 
     def run(self) -> int:
@@ -208,6 +219,7 @@ class Supervisor:
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._pass_on)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
         self._starts_at = [time.monotonic()]
         while not self._is_ending:
             self._start_due()
@@ -233,7 +245,9 @@ class Supervisor:
             self._starts_at.remove(at)
             hears, says = self._context.Pipe(duplex=False)
             process = self._context.Process(target=_work, args=(self._settings, self._listener, says))
+            signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)  # a new process begins with what is held here
             process.start()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
             says.close()
             self._workers.append(_Worker(process, hears))
 
@@ -254,6 +268,9 @@ class Supervisor:
                 worker.is_ready = said is None
                 if said is not None:
                     self._could_not_start(worker, said)
+                elif not self._is_up:
+                    self._is_up = True
+                    self._on_ready()
 
     def _could_not_start(self, worker: _Worker, why: str) -> None:
         """Give up where no worker stands; otherwise those that do go on, and it is tried again."""
