@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 
 from gru4rec.cli.common import add_output_options, positive, same_file, say
 from gru4rec.errors import ConfigError
@@ -59,7 +60,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
         raise ConfigError("nothing to write. Give --onnx OUT.onnx, --pt2 OUT.pt2 or both")
     if args.pt2 is not None and not args.pt2.endswith(".pt2"):
         raise ConfigError(f"--pt2 {args.pt2}: torch.export.load opens no file of such a name. Let it end in .pt2")
-    if args.onnx == args.pt2:
+    if args.onnx is not None and args.pt2 is not None and os.path.realpath(args.onnx) == os.path.realpath(args.pt2):
         raise ConfigError(f"--onnx and --pt2 both name {args.onnx}. Give two paths")
     for path in (args.onnx, args.pt2):
         if path is not None and same_file(args.model, path):

@@ -118,7 +118,7 @@ def not_an_export(path: str | Path) -> ModelFileError:
 
 def damaged(path: str | Path, reason: object) -> ModelFileError:
     """Return the error for an export that cannot be read as one."""
-    first_line = (str(reason) or type(reason).__name__).splitlines()[0]
+    first_line = (str(reason) or type(reason).__name__).splitlines()[0].rstrip(".")
     return ModelFileError(f"{path} is damaged, or no export: {first_line}. Copy or export it again")
 
 

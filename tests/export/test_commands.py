@@ -238,7 +238,7 @@ def foreign_pt2(path: Path) -> None:
     [
         ("missing.onnx", lambda path: None, "cannot read {}: No such file or directory. Check the path"),
         ("folder", Path.mkdir, "cannot read {}: Is a directory. Check the path"),
-        ("text.onnx", lambda path: path.write_text("hello"), "{} is damaged, or no export: "),
+        ("text.onnx", lambda path: path.write_text("hello"), "{} is damaged, or no export: Protobuf parsing failed. "),
         ("empty.onnx", Path.touch, "{} is damaged, or no export: "),
         ("foreign.onnx", foreign_onnx, "{} is not an export of gru4rec. Give a file that gru4rec export wrote"),
         ("foreign.pt2", foreign_pt2, "{} is not an export of gru4rec. Give a file that gru4rec export wrote"),
@@ -269,6 +269,7 @@ def test_a_newer_format_asks_for_an_upgrade(file: Path, model: Path) -> None:
         ([], "nothing to write. Give --onnx OUT.onnx, --pt2 OUT.pt2 or both"),
         (["--pt2", "{}/m.bin"], "torch.export.load opens no file of such a name. Let it end in .pt2"),
         (["--onnx", "{}/m.pt2", "--pt2", "{}/m.pt2"], "--onnx and --pt2 both name {}/m.pt2. Give two paths"),
+        (["--onnx", "{}/m.pt2", "--pt2", "{}/./m.pt2"], "--onnx and --pt2 both name {}/m.pt2. Give two paths"),
         (["--onnx", "{}/m.gru4rec"], "exporting {}/m.gru4rec onto itself would lose it"),
         (["--onnx", "{}/no/m.onnx"], "cannot save to {}/no/m.onnx: No such file or directory"),
         (["--onnx", "{}/ok.onnx", "--pt2", "{}/no/m.pt2"], "cannot save to {}/no/m.pt2: No such file or directory"),
