@@ -56,7 +56,7 @@ async def measured(settings: ServeSettings) -> float:
     def no_room() -> None:
         raise BusyError(0.07)
 
-    door._check_room = no_room  # type: ignore[method-assign]
+    door._check_room = no_room
     config = uvicorn.Config(app, ws="none", log_config=None, server_header=False, proxy_headers=False, lifespan="off")
     config.load()
     protocols = [connected(heads_at(door), config) for _ in range(_CONNECTIONS)]
