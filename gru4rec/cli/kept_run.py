@@ -133,6 +133,12 @@ def _group_of(gru: GRU4Rec) -> Group | None:
     return gru.group if isinstance(gru, DistributedGRU4Rec) else None
 
 
+def writes_files(gru: GRU4Rec) -> bool:
+    """Tell whether this process is the one that writes a model's files."""
+    group = _group_of(gru)
+    return group is None or group.is_first
+
+
 def _recorder(folder: RunFolder, gru: GRU4Rec, **options: Any) -> RunRecorder:
     from gru4rec.distributed.model import DistributedGRU4Rec
     from gru4rec.distributed.recorder import DistributedRecorder
@@ -168,6 +174,7 @@ def _folder(
     from gru4rec.config import setting_values
     from gru4rec.runs.folder import RunFolder, fingerprint
 
+    group = _group_of(gru)
     config: dict[str, Any] = {
         "command": sys.argv,
         "settings": setting_values(gru.settings),
@@ -180,13 +187,13 @@ def _folder(
         "engine": gru.choose_engine(args.engine, args.precision),
         "precision": args.precision,
         "threads": threads,
+        "processes": 1 if group is None else group.n_ranks,
         "device": str(gru.device),
         "log_every": _pace(args).log_steps,
         "n_epochs": gru.settings.n_epochs,
         "n_events": sessions.n_targets,
     }
-    group = _group_of(gru)
-    if group is not None and not group.is_first:
+    if not writes_files(gru):
         from gru4rec.distributed.recorder import FollowedFolder
 
         return FollowedFolder(args.run_dir, config)

@@ -14,7 +14,7 @@ from typing import Any
 from gru4rec.api import GRU4Rec
 from gru4rec.bundle import check_writable
 from gru4rec.cli.common import Output, columns_of, progress, same_file, say
-from gru4rec.cli.kept_run import train_in_folder
+from gru4rec.cli.kept_run import train_in_folder, writes_files
 from gru4rec.config import setting_values
 from gru4rec.data.session_cache import cached_sessions
 from gru4rec.data.sessions import Sessions
@@ -112,7 +112,7 @@ def train_model(
     output.training_time(time.perf_counter() - started)
     if save_path is not None and checkpoint_path is not None:
         gru.savemodel(save_path)
-        if gru.settings.n_epochs > 1:  # else none was written, and a file of that name is not ours
+        if gru.settings.n_epochs > 1 and writes_files(gru):  # else a file of that name is not ours
             Path(checkpoint_path).unlink(missing_ok=True)
         say(args, f"saved {save_path}")
 

@@ -28,8 +28,8 @@ RunStatus = Literal["running", "finished", "interrupted", "failed", "diverged"]
 FORMAT_VERSION = 1
 
 _ADVICE = "Free some room, or name another folder in --run-dir"
-_FREE = {"n_epochs", "patience", "log_every", "source", "command"}
-"""What may change when a run goes on: it decides no number, or only how many epochs there are."""
+_FREE = {"n_epochs", "patience", "log_every", "source", "command", "processes"}
+"""What may change when a run goes on: it decides no number, how many epochs there are, or the last bits."""
 _LOGS = {"train": "training log", "validation": "validation log (--validate)"}
 
 
@@ -140,6 +140,11 @@ class RunFolder:
     def _check_same(self, before: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         asked_for = _flat(json.loads(json.dumps(config)))
         had = _flat({name: value for name, value in before.items() if name in config})
+        free = set(_FREE)
+        if had.get("processes", 1) != asked_for.get("processes", 1):  # each has its own threads and its own GPU
+            free.add("threads")
+            for of in (had, asked_for):
+                of["device"] = str(of.get("device")).partition(":")[0]
         for name in (*asked_for, *(name for name in had if name not in asked_for)):
             was, asked = had.get(name), asked_for.get(name)
             log = name.partition(".")[0]
@@ -150,7 +155,7 @@ class RunFolder:
                     f"the run in {self.path} has {was_log} for its {_LOGS[log]}, and {asked_log} is asked for: "
                     "it would not go on as the same run. Give the log of before, or another folder"
                 )
-            if was != asked and name.split(".")[-1] not in _FREE:
+            if was != asked and name.split(".")[-1] not in free:
                 raise ConfigError(
                     f"the run in {self.path} has {name}={was!r}, and {asked!r} is asked for: it would not go on as the "
                     "same run. Give the settings of before, or another folder"

@@ -283,6 +283,18 @@ def test_run_goes_on_as_the_same_run_only(tmp_path: Path, change: dict[str, Any]
         RunFolder(tmp_path / "run", {**config, **change}, resume=True)
 
 
+def test_run_goes_on_with_other_numbers_of_processes_and_so_of_threads(tmp_path: Path) -> None:
+    config = {"device": "cuda", "threads": 4, "processes": 1}
+    RunFolder(tmp_path / "run", {"device": "cuda", "threads": 4}, resume=False).close()  # as before there were several
+    RunFolder(tmp_path / "run", config, resume=True).close()
+    several = {"device": "cuda:0", "threads": 1, "processes": 2}
+    RunFolder(tmp_path / "run", several, resume=True).close()
+    with pytest.raises(ConfigError, match="has threads=1, and 2 is asked for"):
+        RunFolder(tmp_path / "run", {**several, "threads": 2}, resume=True)
+    with pytest.raises(ConfigError, match="has device='cuda', and 'cpu' is asked for"):
+        RunFolder(tmp_path / "run", {**config, "device": "cpu"}, resume=True)
+
+
 @pytest.mark.parametrize("name", ["train", "validation"])
 def test_run_goes_on_with_its_logs_only(tmp_path: Path, name: str) -> None:
     log = {"source": "a.tsv", "n_events": 1234, "digest": "abc"}
