@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gru4rec.bundle import ReadArray, checksum
@@ -145,9 +145,13 @@ def read_part(path: Path, name: str, out: Part) -> None:
     """Fill ``out.values`` with what belongs there of an array in a safetensors file.
 
     Raises:
-        ModelFileError: There is no such array, or one of another shape or type.
+        ModelFileError: The file cannot be read, or has no such array, or one of another shape or type.
     """
-    with safe_open(path, framework="pt") as file:
+    try:
+        opened = safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(f"cannot read {path}: {error}. Put it where all processes see it") from None
+    with opened as file:
         found = file.get_slice(name) if name in file.keys() else None  # noqa: SIM118
         shape = None if found is None else tuple(found.get_shape())
         kind = None if found is None else found.get_dtype()

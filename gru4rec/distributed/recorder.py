@@ -64,7 +64,7 @@ class _NoMetrics:
 class DistributedRecorder(RunRecorder):
     """Records a run in all its processes; see :class:`gru4rec.runs.recorder.RunRecorder`.
 
-    Whether a checkpoint is due depends on clocks and signals, which processes do not share. So one that finds it due
+    Whether a checkpoint is due may depend on clocks and signals, which processes do not share. So one that finds it due
     says so with its next step's message, and all take it after that step.
 
     Args:
@@ -117,7 +117,7 @@ class DistributedRecorder(RunRecorder):
     def _may_keep(self) -> bool:
         step = self._training.step
         assert isinstance(step, ShardedStep)
-        if step.is_wished:
+        if step.is_wished or self._is_due_by_steps():
             self._is_agreed, step.wish = True, False
         elif not self._is_agreed:
             step.wish = self._is_due()

@@ -199,9 +199,11 @@ class RunRecorder:
 
     def _is_due(self) -> bool:
         """Tell whether a checkpoint is due; it stays so until one could be taken."""
+        return self._is_due_by_steps() or bool(self._stop.received) or time.monotonic() >= self._next_checkpoint
+
+    def _is_due_by_steps(self) -> bool:
         n_steps = self._n_steps_before + self._step - self._checkpoint_step
-        by_steps = 0 < self._pace.checkpoint_steps <= n_steps
-        return by_steps or bool(self._stop.received) or time.monotonic() >= self._next_checkpoint
+        return 0 < self._pace.checkpoint_steps <= n_steps
 
     def _check_going_on(self) -> None:
         """Make sure, before anything is trained, that the run can end as it is asked to.
