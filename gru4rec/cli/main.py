@@ -32,6 +32,7 @@ from gru4rec.cli import (
     verify_export,
 )
 from gru4rec.cli.common import guarded
+from gru4rec.cli.processes import parsed
 
 _COMMANDS = {
     "demo": demo,
@@ -63,7 +64,7 @@ def command() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    args = _parser().parse_args(argv)
+    args = parsed(_parser(), argv)
     return guarded(lambda: int(args.run(args)))
 
 

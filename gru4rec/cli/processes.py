@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gru4rec.cli.common import Output
@@ -14,8 +15,24 @@ from gru4rec.errors import ConfigError, GRU4RecError
 
 if TYPE_CHECKING:
     from gru4rec.api import GRU4Rec
-    from gru4rec.distributed.group import Group
+    from gru4rec.distributed.group import Group, Peers
     from gru4rec.distributed.model import DistributedGRU4Rec
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line; of several processes that find the same wrong, one says so."""
+    if not _is_launched():
+        return parser.parse_args(argv)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return parser.parse_args(argv)
+    except SystemExit as end:
+        from gru4rec.distributed.group import meet
+
+        if end.code and meet().is_to_report():
+            sys.stderr.write(said.getvalue())
+        raise
 
 
 @contextlib.contextmanager
@@ -25,23 +42,38 @@ def processes(args: argparse.Namespace) -> Iterator[Group | None]:
     Raises:
         ConfigError: They do not find each other, or ``-d`` does not suit several.
     """
-    if (
-        "RANK" not in os.environ or "MASTER_ADDR" not in os.environ
-    ):  # what torchrun sets; importing torch takes a second
+    if not _is_launched():
         yield None
         return
-    from gru4rec.distributed.group import device_here, joined
+    from gru4rec.distributed.group import device_here, joined, meet
     from gru4rec.model.device import resolve_device
 
-    args.device = device_here(args.device)
-    with joined(resolve_device(args.device)) as group:
+    peers = meet()
+    with _reported_once(peers):
+        args.device = device_here(args.device)
+        device = resolve_device(args.device)
+    with joined(device, peers) as group, _reported_once(peers):
         args.quiet |= not group.is_first
-        try:
-            yield group
-        except GRU4RecError as error:
-            if not group.speaks_of_failure():
-                sys.exit(error.exit_status)
-            raise
+        yield group
+
+
+def _is_launched() -> bool:
+    """Tell whether torchrun started this process; importing torch, which could tell, takes a second."""
+    return "RANK" in os.environ and "MASTER_ADDR" in os.environ
+
+
+@contextlib.contextmanager
+def _reported_once(peers: Peers) -> Iterator[None]:
+    try:
+        yield
+    except GRU4RecError as error:
+        if not peers.is_to_report():
+            sys.exit(error.exit_status)
+        raise
+    except KeyboardInterrupt:  # Ctrl-C comes to all
+        if peers.rank:
+            sys.exit(130)
+        raise
 
 
 def new_model(group: Group | None, model_class: type[GRU4Rec], device: str) -> GRU4Rec:

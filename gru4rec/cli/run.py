@@ -19,7 +19,7 @@ from gru4rec.cli.common import (
     guarded,
 )
 from gru4rec.cli.kept_run import add_run_options, check_run_options
-from gru4rec.cli.processes import loaded_model, new_model, output_of_first, processes
+from gru4rec.cli.processes import loaded_model, new_model, output_of_first, parsed, processes
 from gru4rec.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status."""
-    args = _parser().parse_args(argv)
+    args = parsed(_parser(), argv)
     return guarded(lambda: _run(args))
 
 

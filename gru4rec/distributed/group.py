@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -19,10 +21,11 @@ from torch.distributed.rendezvous import rendezvous
 
 from gru4rec.errors import ConfigError, GRU4RecError
 
-_FAILED = "failed"
 _TIMEOUT = timedelta(minutes=30)
 _PATIENCE = timedelta(seconds=3)
-"""How long a process that failed waits to hear whether the first one failed too."""
+"""How long a process that failed waits for another one to say why."""
+_LOOK_EVERY_S = 0.02
+_ARRIVED, _SPOKEN = "arrived", "spoken"
 
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the name before torch 2.13
 
@@ -36,12 +39,44 @@ class LostPeerError(GRU4RecError):
     exit_status = 1
 
 
+class Peers:
+    """The processes of a run that have met, before anything is known of their devices.
+
+    Args:
+        rank: Which of them this is, from 0.
+        n_ranks: How many there are.
+        store: What they share beside their messages: keys and values of this start of them alone.
+
+    Attributes:
+        rank: As given.
+        n_ranks: As given.
+        store: As given.
+    """
+
+    def __init__(self, rank: int, n_ranks: int, store: Store) -> None:
+        self.rank, self.n_ranks, self.store = rank, n_ranks, store
+
+    def is_to_report(self) -> bool:
+        """Tell, where an error ends this process, whether to report it: the first one does, else who comes first.
+
+        What is wrong with settings or logs is wrong in all processes, and should be read once; where one fails alone,
+        it has said why before the others find that it is gone.
+        """
+        try:
+            if self.rank:
+                with contextlib.suppress(RuntimeError):  # nobody spoke in time
+                    self.store.wait([_SPOKEN], _PATIENCE)
+                    return False
+            return self.store.add(_SPOKEN, 1) == 1
+        except RuntimeError:  # nobody is there any more
+            return True
+
+
 class Group:
     """The processes of a run.
 
     Args:
         device: Where this process computes.
-        store: What they share beside their messages.
 
     Attributes:
         rank: Which of them this is, from 0.
@@ -49,9 +84,8 @@ class Group:
         device: Where this process computes.
     """
 
-    def __init__(self, device: torch.device, store: Store) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.rank, self.n_ranks, self.device = dist.get_rank(), dist.get_world_size(), device
-        self._store = store
 
     @property
     def is_first(self) -> bool:
@@ -105,50 +139,75 @@ class Group:
         self.sum(flags)
         return bool(flags)
 
-    def speaks_of_failure(self) -> bool:
-        """Tell, where an error ends this process, whether it is to report it: it is the first, or it fails alone.
 
-        What is wrong with settings or logs is wrong in all processes, and should be read once.
-        """
-        try:
-            if self.is_first:
-                self._store.set(_FAILED, "yes")
-                return True
-            self._store.wait([_FAILED], _PATIENCE)
-        except RuntimeError:  # the first did not fail in time, or nobody is there any more
-            return True
-        return False
+def meet() -> Peers:
+    """Meet the other processes that torchrun started with this one.
+
+    Raises:
+        ConfigError: They do not come.
+    """
+    with _not_met_named():
+        store, rank, n_ranks = next(rendezvous("env://", timeout=_TIMEOUT))
+        return Peers(rank, n_ranks, _of_this_start(store, rank, n_ranks))
 
 
 @contextlib.contextmanager
-def joined(device: torch.device) -> Iterator[Group]:
-    """Meet the other processes of the run, and part in the end.
+def joined(device: torch.device, peers: Peers | None = None) -> Iterator[Group]:
+    """Join the other processes of the run, and part in the end.
 
     Args:
         device: Where this process computes: gloo on a CPU, NCCL on a GPU.
+        peers: The processes, where they have met.
 
     Raises:
-        ConfigError: They cannot be met.
+        ConfigError: They cannot be reached.
     """
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    try:
+    backend, peers = "nccl" if device.type == "cuda" else "gloo", peers or meet()
+    with _not_met_named(f" with {backend}"):
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        store, rank, n_ranks = next(rendezvous("env://", timeout=_TIMEOUT))
-        # torchrun may keep its store when it starts all processes again; addresses of before would be in the way.
-        store = PrefixStore(f"gru4rec/attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=n_ranks, timeout=_TIMEOUT)
-    except (ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"the processes of the run do not find each other through {os.environ.get('MASTER_ADDR')}:"
-            f"{os.environ.get('MASTER_PORT')} with {backend}: {_said(error)}. Start them with "
-            "torchrun, and check addresses and firewalls"
-        ) from None
+        dist.init_process_group(backend, store=peers.store, rank=peers.rank, world_size=peers.n_ranks, timeout=_TIMEOUT)
     try:
-        yield Group(device, store)
+        yield Group(device)
     finally:
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+def _of_this_start(store: Store, rank: int, n_ranks: int) -> Store:
+    """Return the part of a store that belongs to this start of the processes.
+
+    torchrun keeps its store when it starts all processes again, addresses of before included, and on several machines
+    each counts the starts in its own way. So a process calls by a name that was never used, and the first one answers.
+    """
+    if rank:
+        name = secrets.token_hex(8)
+        store.set(f"gru4rec/caller {rank}", name)
+        own = PrefixStore(store.get(f"gru4rec/answer to {name}").decode(), store)
+        own.add(_ARRIVED, 1)
+        return own
+    prefix, until = f"gru4rec/{secrets.token_hex(8)}", time.monotonic() + _TIMEOUT.total_seconds()
+    own = PrefixStore(prefix, store)
+    while (n_arrived := own.add(_ARRIVED, 0)) < n_ranks - 1:
+        if time.monotonic() > until:
+            raise RuntimeError(f"{n_ranks - 1 - n_arrived} of {n_ranks} did not come")
+        for caller in (f"gru4rec/caller {number}" for number in range(1, n_ranks)):
+            if store.check([caller]):  # may be of before: the next one of that number will write over it
+                store.set(f"gru4rec/answer to {store.get(caller).decode()}", prefix)
+        time.sleep(_LOOK_EVERY_S)
+    return own
+
+
+@contextlib.contextmanager
+def _not_met_named(how: str = "") -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"the processes of the run do not find each other through {os.environ.get('MASTER_ADDR')}:"
+            f"{os.environ.get('MASTER_PORT')}{how}: {_said(error)}. Start them with "
+            "torchrun, and check addresses and firewalls"
+        ) from None
 
 
 def device_here(name: str) -> str:
@@ -163,7 +222,7 @@ def device_here(name: str) -> str:
     if name.startswith("cuda:"):
         raise ConfigError(f"-d {name} would put all processes of the run on one GPU. Give -d cuda: each takes its own")
     wants_gpu = name == "cuda" or (name == "auto" and torch.cuda.is_available())
-    return f"cuda:{os.environ['LOCAL_RANK']}" if wants_gpu else name
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if wants_gpu else name
 
 
 @contextlib.contextmanager

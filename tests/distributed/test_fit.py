@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from conftest import GOLDEN, real_log
 from distributed.fit_worker import carry_out
-from distributed.launching import HERE, fitted, run, words
+from distributed.launching import HERE, fitted, together
 
 from gru4rec.api import GRU4Rec, batch_eval
 
 CASES = sorted(case for case in GOLDEN.glob("*.json") if case.with_suffix(".npz").exists())
+SHORT = ("bpr_separate_linear", "xe_in_batch_only", "xe_shared_plain", "xe_two_layers")
 MODES: dict[str, dict[str, Any]] = {
     "shared": {"constrained_embedding": True},
     "separate": {"constrained_embedding": False, "embedding": 40},
@@ -22,29 +23,32 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("n_ranks", [1, 2, 4])
-def test_sharded_step_in_float64_agrees_with_fast_step(n_ranks: int) -> None:
-    status, stdout, stderr = run(words(n_ranks, HERE / "steps_worker.py"))
-    assert status == 0, stderr
-    said = [json.loads("{" + line) for line in stdout.replace("\n", "").split("{")[1:]]
-    assert sorted(line["rank"] for line in said) == list(range(n_ranks))
-    assert all(line["n_settings"] == 54 and line["largest"] < 1e-12 for line in said)
+@pytest.mark.parametrize(("n_ranks", "every", "n_settings"), [(2, 1, 54), (4, 3, 18)])
+def test_sharded_step_in_float64_agrees_with_fast_step(n_ranks: int, every: int, n_settings: int) -> None:
+    for status, stdout, stderr in together(n_ranks, HERE / "steps_worker.py", every):
+        assert status == 0, stderr
+        said = json.loads(stdout)
+        assert said["n_settings"] == n_settings
+        assert said["largest"] < 1e-12
 
 
-def test_recorded_runs_agree_in_three_processes(tmp_path: Path) -> None:
-    facts = {case: json.loads(case.read_text()) for case in CASES}
+@pytest.mark.parametrize("is_short", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_recorded_runs_agree_in_three_processes(is_short: bool, tmp_path: Path) -> None:
+    cases = [case for case in CASES if (case.stem in SHORT) == is_short]
+    assert len(cases) == (4 if is_short else 3)
+    facts = {case: json.loads(case.read_text()) for case in cases}
     jobs = [
         {
             "case": str(case), "train": str(GOLDEN / "train.tsv"), "test": str(GOLDEN / "test.tsv"), "double": True,
             "settings": facts[case]["params"], "lists": 10, "save": str(tmp_path / f"{case.stem}.gru4rec"),
         }
-        for case in CASES
+        for case in cases
     ]  # fmt: skip
-    for case, found in zip(CASES, fitted(3, jobs, tmp_path), strict=True):
+    for case, found in zip(cases, fitted(3, jobs, tmp_path), strict=True):
         recorded = facts[case]["float64"]
         np.testing.assert_allclose(found["losses"], np.load(case.with_suffix(".npz"))["loss64"], rtol=1e-10)
         np.testing.assert_allclose(found["epochs"], recorded["epoch_loss"], rtol=1e-10)
-        alone = carry_out(jobs[CASES.index(case)] | {"save": str(tmp_path / "alone.gru4rec")})
+        alone = carry_out(jobs[cases.index(case)] | {"save": str(tmp_path / "alone.gru4rec")})
         assert found["metrics"] == json.loads(json.dumps(alone["metrics"])), case
         assert found["lists"] == alone["lists"], case
         gru, other = (GRU4Rec.loadmodel(tmp_path / f"{name}.gru4rec", device="cpu") for name in (case.stem, "alone"))
