@@ -22,7 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from gru4rec.errors import ConfigError, GRU4RecError
 
 _TIMEOUT = timedelta(minutes=30)
-_PATIENCE = timedelta(seconds=3)
+_PATIENCE_S = 3.0
 """How long a process that failed waits for another one to say why."""
 _LOOK_EVERY_S = 0.02
 _ARRIVED, _SPOKEN = "arrived", "spoken"
@@ -62,11 +62,12 @@ class Peers:
         What is wrong with settings or logs is wrong in all processes, and should be read once; where one fails alone,
         it has said why before the others find that it is gone.
         """
+        until = time.monotonic() + _PATIENCE_S
         try:
-            if self.rank:
-                with contextlib.suppress(RuntimeError):  # nobody spoke in time
-                    self.store.wait([_SPOKEN], _PATIENCE)
+            while self.rank and time.monotonic() < until:
+                if self.store.check([_SPOKEN]):
                     return False
+                time.sleep(_LOOK_EVERY_S)
             return self.store.add(_SPOKEN, 1) == 1
         except RuntimeError:  # nobody is there any more
             return True

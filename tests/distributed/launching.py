@@ -62,7 +62,7 @@ def run(line: Sequence[str], *, timeout: float = 240) -> tuple[int, str, str]:
         return process.returncode, stdout, stderr
 
 
-def together(n_ranks: int, *command: object, timeout: float = 240) -> list[tuple[int, str, str]]:
+def together(n_ranks: int, *command: object, timeout: float = 240, **environment: str) -> list[tuple[int, str, str]]:
     """Start ``n_ranks`` processes of a Python file and its arguments as torchrun does, several seconds sooner.
 
     Returns:
@@ -70,8 +70,8 @@ def together(n_ranks: int, *command: object, timeout: float = 240) -> list[tuple
     """
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=timeout))
     common = {
-        **ENVIRONMENT, "WORLD_SIZE": str(n_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        **ENVIRONMENT, **environment, "WORLD_SIZE": str(n_ranks), "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
     }  # fmt: skip
     line = [sys.executable, *map(str, command)]
     with contextlib.ExitStack() as stack:

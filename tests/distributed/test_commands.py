@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,6 +167,27 @@ def test_wrong_input_is_reported_once_by_all_processes(line: list[Any], said: st
     assert [(status, stdout) for status, stdout, _ in results] == [(2, "")] * 2
     assert said in results[0][2]
     assert results[1][2] == ""
+
+
+def test_full_disk_of_the_first_process_holds_up_nobody(undisturbed: Path, tmp_path: Path) -> None:
+    (disk := tmp_path / "disk").mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no right to mount a small disk")
+    try:
+        line = arguments(disk / "run", "--checkpoint-every", 100)
+        (status, stdout, stderr), (other, *silent) = together(2, RUN, *line, TMPDIR=str(tmp_path))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert (status, other, silent) == (2, 2, ["", ""]), stderr
+    assert stdout.count("Epoch") == 2
+    assert stderr.count("last.safetensors: No space left on device") >= 4
+    assert stderr.count("ModelFileError: ") == 1
+    assert f"The model is in {tmp_path / 'run.gru4rec'}" in stderr
+    saved, expected = dict(load_bundle(tmp_path / "run.gru4rec").weights), weights_of(undisturbed)
+    assert all(np.array_equal(values, saved[name]) for name, values in expected.items())
 
 
 # The rest needs no second process: one is a group too.

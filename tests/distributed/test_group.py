@@ -55,7 +55,7 @@ def test_first_process_waits_for_all(store: HashStore) -> None:
 def test_error_is_reported_by_the_first_process_or_by_one_of_the_others(
     order: list[int], speaker: int, store: HashStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group, "_PATIENCE", timedelta(seconds=1))
+    monkeypatch.setattr(group, "_PATIENCE_S", 1.0)
     with ThreadPoolExecutor(3) as threads:
         said = {rank: threads.submit(Peers(rank, 3, PrefixStore("x", store)).is_to_report) for rank in order}
         speakers = [rank for rank, call in said.items() if call.result()]
@@ -66,6 +66,6 @@ def test_error_is_reported_by_the_first_process_or_by_one_of_the_others(
 def test_process_that_is_lost_is_not_reported_once_it_said_why(
     store: HashStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group, "_PATIENCE", timedelta(seconds=0.1))
+    monkeypatch.setattr(group, "_PATIENCE_S", 0.1)
     assert Peers(1, 2, store).is_to_report()
     assert not Peers(0, 2, store).is_to_report()
