@@ -39,7 +39,9 @@ def busy(service: Running) -> Iterator[None]:
     answers: list[int] = []
 
     def ask() -> None:
-        answers.append(service.ask("POST", "/v1/recommend", question, headers={"Authorization": f"Bearer {KEY}"})[0])
+        headers = {"Authorization": f"Bearer {KEY}"}
+        while 200 not in answers:  # on a slow machine our own question whether it is busy keeps it so
+            answers.append(service.ask("POST", "/v1/recommend", question, headers=headers)[0])
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -48,7 +50,7 @@ def busy(service: Running) -> Iterator[None]:
     yield
     assert waits(service), "it ended too soon: nothing was shown"
     thread.join()
-    assert answers == [200]
+    assert set(answers) <= {200, 429}
 
 
 def waits(service: Running) -> bool:
