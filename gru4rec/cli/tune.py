@@ -10,21 +10,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gru4rec.cli.common import (
-    SAMPLE_STORE_SIZE,
-    TextOutput,
-    add_device_option,
-    add_engine_options,
-    add_log_options,
-    add_quiet_option,
-    add_threads_option,
-    guarded,
-    positive,
-    say,
-    whole_number,
+from gru4rec.cli.common import SAMPLE_STORE_SIZE, TextOutput, guarded, say
+from gru4rec.cli.tune_options import (
+    BEST_MODEL,
+    BEST_PARAMETERS,
+    REPORT,
+    STUDY,
+    add_arguments,
+    check_folder,
+    check_storage_folder,
+    opening_of,
+    plan_of,
 )
 from gru4rec.errors import ConfigError
-from gru4rec.evaluate.ranks import TIE_MODES
 
 if TYPE_CHECKING:
     import optuna
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
 
 HELP = "search the settings that are best on a validation log"
 
-BEST_PARAMETERS, BEST_MODEL, STUDY, REPORT = "best_params.py", "best.gru4rec", "study.json", "report.html"
-
 
 def paropt(argv: Sequence[str] | None = None) -> int:
     """Run ``paropt.py`` and return its exit status."""
@@ -49,176 +45,78 @@ def paropt(argv: Sequence[str] | None = None) -> int:
     return guarded(lambda: run(args))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags."""
-    parser.add_argument("path", metavar="TRAIN", help="training log (TAB separated, .csv, .parquet, or a session map)")
-    parser.add_argument("test", metavar="VALID", help="validation log")
-    parser.add_argument(
-        "-opf", "--optuna_parameter_file", metavar="SPACE", required=True,
-        help="search space: a JSON object a line, such as the files in paramspaces/",
-    )  # fmt: skip
-    parser.add_argument(
-        "-fp", "--fixed_parameters", metavar="A=1,B=2", help="settings that all trials share; as -ps of run.py"
-    )
-    parser.add_argument(
-        "-g", "--gru4rec_model", metavar="MODULE", default="gru4rec_pytorch",
-        help="module with the GRU4Rec class (gru4rec_pytorch)",
-    )  # fmt: skip
-    parser.add_argument("-nt", "--ntrials", metavar="N", type=positive, default=50, help="trials of the study (50)")
-    parser.add_argument("-m", "--measure", metavar="K", type=int, default=20, help="list length of the metric (20)")
-    parser.add_argument(
-        "-pm", "--primary_metric", choices=("recall", "mrr"), default="recall", help="what shall be high (recall)"
-    )
-    parser.add_argument(
-        "-fm", "--final_measure", metavar="K", type=int, nargs="+", default=[20],
-        help="list lengths of the best model's metrics (20)",
-    )  # fmt: skip
-    parser.add_argument(
-        "-e", "--eval_type", choices=TIE_MODES, default="standard", help="what equal scores do to a rank (standard)"
-    )
-    add_device_option(parser)
-    add_threads_option(parser)
-    add_engine_options(parser)
-    add_quiet_option(parser)
-    _add_study_options(parser.add_argument_group("the study"))
-    add_log_options(parser)
-
-
-def _add_study_options(group: Any) -> None:
-    group.add_argument(
-        "--run-dir", metavar="DIR", help="folder of what is found (paropt_TRAIN, after the training log)"
-    )
-    group.add_argument(
-        "--storage", metavar="URL",
-        help="where trials are kept: sqlite:///FILE, journal:FILE or postgresql://... (DIR/study.db)",
-    )  # fmt: skip
-    group.add_argument("--study", metavar="NAME", help="name of the study in the storage (the run folder's)")
-    group.add_argument("--resume", action="store_true", help="go on with a study, or join one on other machines")
-    group.add_argument("--workers", metavar="N", type=positive, default=1, help="processes that run trials (1)")
-    group.add_argument("--sampler", choices=("tpe", "random", "gp", "cmaes"), default="tpe", help="(tpe)")
-    group.add_argument(
-        "--pruner", choices=("hyperband", "median", "none"), default="hyperband",
-        help="what ends trials that fall behind after an epoch (hyperband)",
-    )  # fmt: skip
-    group.add_argument("--no-prune", action="store_true", help="run every trial to its end; as --pruner none")
-    group.add_argument("--seed", metavar="N", type=whole_number, default=42, help="seed of the sampler (42)")
-    group.add_argument(
-        "--candidate-seeds", metavar="N", type=positive, default=1,
-        help="train the three best settings with N seeds, and take the best mean (1)",
-    )  # fmt: skip
-    group.add_argument(
-        "--timeout", metavar="SECONDS", type=positive, help="begin no trial after that time; the best is then trained"
-    )
-    group.add_argument(
-        "--start", metavar="FILE", nargs="+", default=[], help="parameter files whose settings are the first trials"
-    )
-    group.add_argument(
-        "--heartbeat", metavar="SECONDS", type=positive, default=20,
-        help="between signs of life of a trial; it is lost after three that are missing (20)",
-    )  # fmt: skip
-    group.add_argument("--no-report", action="store_true", help="write no report.html, which needs gru4rec[report]")
-
-
 def run(args: argparse.Namespace) -> int:
     """Carry the command out."""
     _check_optuna()
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
-
     from gru4rec.tune.processes import prepare_workers
 
-    prepare_workers()
+    if args.workers:
+        prepare_workers()
     from gru4rec.cli import pipeline
     from gru4rec.cli.run import _model_class
     from gru4rec.evaluate.evaluator import check_cutoffs
     from gru4rec.model.device import resolve_device
     from gru4rec.runs.signals import Interrupts
-    from gru4rec.tune.job import check_study, mapped, open_study, own_folder
-    from gru4rec.tune.storage import address_of, quiet_optuna, storage_failed
+    from gru4rec.tune.job import check_study, mapped, no_folder, open_study, own_folder
+    from gru4rec.tune.storage import address_of, quiet_optuna, wait_for_server
 
     quiet_optuna()
+    opening = opening_of(args)
     folder = Path(args.run_dir or f"paropt_{Path(args.path).name.partition('.')[0]}")
     address = address_of(args.storage or f"sqlite:///{folder / 'study.db'}")
     study_name = args.study or folder.absolute().name
-    space, fixed, starts = _plan(args)
+    space, fixed, starts = plan_of(args)
     model_class, device = _model_class(args.gru4rec_model), str(resolve_device(args.device))
     model_class(device=device).set_params(**fixed).choose_engine(args.engine, args.precision)
-    _check_folder(args, folder, address)
-    check_study(address, study_name, resume=args.resume, heartbeat_s=args.heartbeat)
-    train = pipeline.read_sessions(args, args.path)
-    valid = pipeline.read_sessions(args, args.test, train.items)
-    check_cutoffs([args.measure, *args.final_measure], train.items.n_items)
-    with own_folder(folder), mapped(train, valid, folder) as logs:
-        search = _search(args, space, fixed, logs.fingerprints)
-        job = _job(args, search, address, study_name, logs, model_class, device)
-        opened = open_study(address, study_name, search, starts, resume=args.resume, heartbeat_s=args.heartbeat)
-        with opened as (study, storage):
-            content = _Keeper(job, study, folder)
-            try:
-                with Interrupts() as interrupts:
-                    _run_trials(args, job, study, storage, interrupts.check)
-                    best = _best(args, job, study, content)
-            except (KeyboardInterrupt, SystemExit):
-                content.write()
-                say(args, f"stopped; the trials are in {address}: go on with --resume")
-                raise
-            except (StorageInternalError, SQLAlchemyError) as error:
-                raise storage_failed(error, address) from None
-            _finish(args, best, folder, train, valid, model_class, device, content)
-            if not args.no_report:
-                from gru4rec.tune.page import write_page
-
-                write_page(content.write(), study, folder / REPORT)
-                say(args, f"wrote {folder / REPORT}")
+    if args.join:
+        check_storage_folder(address, Path())
+        wait_for_server(address, tell=lambda message: say(args, message))
+    else:
+        check_folder(args, folder)
+        check_storage_folder(address, folder)
+    is_complete = check_study(address, study_name, opening=opening, n_trials=args.ntrials, heartbeat_s=args.heartbeat)
+    if args.join and is_complete:
+        say(args, f"nothing to do: all {args.ntrials} trials of {study_name} in {address} are done")
+        return 0
+    with Interrupts() as interrupts:
+        train = pipeline.read_sessions(args, args.path)
+        valid = pipeline.read_sessions(args, args.test, train.items)
+        check_cutoffs([args.measure, *args.final_measure], train.items.n_items)
+        with no_folder() if args.join else own_folder(folder) as place, mapped(train, valid, place) as logs:
+            search = _search(args, space, fixed, logs.fingerprints)
+            job = _job(args, search, address, study_name, logs, model_class, device)
+            opened = open_study(address, study_name, search, starts, opening=opening, heartbeat_s=args.heartbeat)
+            with opened as (study, storage):
+                content = None if args.join else _Keeper(job, study, folder)
+                best = _run_search(args, job, study, storage, content, interrupts.check)
+                if content is not None and best is not None:
+                    _finish(args, best, folder, train, valid, model_class, device, content)
+                    _write_page(args, content, study, folder)
     return 0
 
 
-def _plan(args: argparse.Namespace) -> tuple[tuple[Dimension, ...], dict[str, Any], list[dict[str, Any]]]:
-    """Read and check the space, the fixed settings and the first trials."""
-    from gru4rec.config import hyper_parameters, parse_parameter_string, setting_values
-    from gru4rec.tune.checks import check_space, read_starts
-    from gru4rec.tune.space import read_space
-    from gru4rec.tune.study import check_libraries
+def _run_search(
+    args: argparse.Namespace, job: Job, study: optuna.Study, storage: Any, content: _Keeper | None,
+    check: Callable[[], None],
+) -> dict[str, Any] | None:  # fmt: skip
+    """Run the trials, and return the best settings where they are asked for."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
 
-    check_libraries(args.sampler)
-    given = parse_parameter_string(args.fixed_parameters) if args.fixed_parameters else {}
-    values = setting_values(hyper_parameters(given, where="-fp"))
-    fixed = {name: values[name] for name in given}
-    space = read_space(args.optuna_parameter_file, conditional=True)
-    check_space(space, fixed, where=args.optuna_parameter_file)
-    if args.candidate_seeds > 1 and any(name == "seed" for name in (*fixed, *(each.name for each in space))):
-        raise ConfigError(
-            "--candidate-seeds varies the seed, which -fp or the search space sets. Leave one of them out"
-        )
-    starts = read_starts(args.start, space, fixed)
-    if len(starts) > args.ntrials:
-        raise ConfigError(f"--start has {len(starts)} files, and -nt is {args.ntrials}. Raise -nt, or give fewer files")
-    if starts and args.resume:
-        raise ConfigError("--start is for a study that begins, and --resume goes on with one. Leave one of them out")
-    return space, fixed, starts
+    from gru4rec.tune.storage import storage_failed
 
-
-def _check_folder(args: argparse.Namespace, folder: Path, address: Address) -> None:
-    """Refuse a folder with results of another study, before anything is read."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"the run folder {folder} is a file. Give another --run-dir")
     try:
-        there = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    except OSError as error:
-        raise ConfigError(f"cannot look into {folder}: {error.strerror}. Give another --run-dir") from None
-    if "config.json" in there:
-        raise ConfigError(f"{folder} is the folder of a training run. Give another --run-dir")
-    found = [name for name in (STUDY, BEST_PARAMETERS, BEST_MODEL, REPORT) if name in there]
-    if found and not args.resume:
-        raise ConfigError(
-            f"{folder} holds a study already ({found[0]}). Go on with it: --resume; or give another --run-dir"
-        )
-    if address.path is not None and address.path.parent != folder.absolute() and not address.path.parent.is_dir():
-        raise ConfigError(f"there is no folder {address.path.parent} for --storage. Make it, or give another file")
-    if not args.no_report:
-        from gru4rec.tune.page import check_libraries
-
-        check_libraries()
+        _run_trials(args, job, study, storage, check)
+        return None if content is None else _best(args, job, study, content)
+    except (KeyboardInterrupt, SystemExit):
+        if content is None:
+            say(args, f"stopped; its trials are free for the other programs of {job.study_name}")
+        else:
+            content.write()
+            say(args, f"stopped; the trials are in {job.address}: go on with --resume")
+        raise
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise storage_failed(error, job.address) from None
 
 
 def _search(
@@ -257,9 +155,10 @@ def _job(
         valid_map=logs.valid,
         model_class=model_class,
         devices=_devices(args.device, device),
-        threads=args.threads or max(1, ALL_THREADS // args.workers),
+        threads=args.threads or max(1, ALL_THREADS // max(args.workers, 1)),
         heartbeat_s=args.heartbeat,
         ends_at=None if args.timeout is None else time.time() + args.timeout,
+        job_name=args.job,
     )
 
 
@@ -281,10 +180,11 @@ def _run_trials(
     from gru4rec.tune.output import trial_line, trial_row
 
     n_before = sum(trial.state.is_finished() for trial in counted(study.get_trials(deepcopy=False)).values())
+    here = f"{args.workers} workers with up to {job.threads} CPU threads on {', '.join(job.devices)}"
     say(
         args,
         f"{job.n_trials} trials of {job.search.name} in {job.address} ({n_before} are done), "
-        f"{args.workers} workers with up to {job.threads} CPU threads on {', '.join(job.devices)}",
+        f"{here if args.workers else 'all of them run by other programs'}",
     )
     if not job.address.has_heartbeat:
         say(args, "note: a journal has no heartbeat: trials that other machines lose are not found")
@@ -385,6 +285,15 @@ def _finish(
     content.final = {"recall": recall, "mrr": mrr}
     content.write()
     say(args, f"wrote {folder / STUDY}")
+
+
+def _write_page(args: argparse.Namespace, content: _Keeper, study: optuna.Study, folder: Path) -> None:
+    if args.no_report:
+        return
+    from gru4rec.tune.page import write_page
+
+    write_page(content.write(), study, folder / REPORT)
+    say(args, f"wrote {folder / REPORT}")
 
 
 def _check_optuna() -> None:

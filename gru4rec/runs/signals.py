@@ -42,33 +42,39 @@ class StopSignals:
 
 
 class Interrupts:
-    """While it is entered, SIGINT raises KeyboardInterrupt, and :meth:`check` does so once more where that was lost.
+    """While it is entered, SIGINT raises KeyboardInterrupt and SIGTERM SystemExit; :meth:`check` does so once more.
 
-    Python drops what is raised while it clears an object away, and databases clear away a lot.
+    It is for what was lost: Python drops what is raised while it clears an object away, and databases clear away a lot.
+    Schedulers send SIGTERM several times: the first one counts, so that things can be put away. A second Ctrl-C ends
+    that too.
     """
 
     def __init__(self) -> None:
-        self._received = False
-        self._before: Any = None
+        self._received = 0
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._raise)
+            self._before = {number: signal.signal(number, self._raise) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
         if error is None:
             self.check()
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if there was a SIGINT."""
+        """Raise KeyboardInterrupt if there was a SIGINT, SystemExit with status 143 if there was a SIGTERM."""
+        if self._received == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
         if self._received:
             raise KeyboardInterrupt
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
-        self._received = True
-        raise KeyboardInterrupt
+        if number == signal.SIGTERM and self._received:
+            return
+        self._received = number
+        self.check()

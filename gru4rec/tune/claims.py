@@ -17,10 +17,13 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from gru4rec.tune.storage import is_dead
+from gru4rec.tune.identity import is_dead
 
 PLACE, WORKER, SETTINGS, REASON, LOST, MEMORY = "place", "worker", "settings", "reason", "lost", "memory_bytes"
 """User attributes of a trial: its place, who runs it, all settings, why it failed, how it was lost, memory after it."""
+
+JOB = "job"
+"""User attribute of a trial: what the program that runs it is called by whoever started it."""
 
 MAX_LOSSES = 3
 """A place whose worker is lost that often has settings that kill; it is recorded as failed."""
@@ -62,7 +65,7 @@ def take(
     Args:
         study: Its sampler is replaced by the place's own.
         n_trials: Places of the study.
-        worker: Who asks, as :func:`gru4rec.tune.storage.identity` names it.
+        worker: Who asks, as :func:`gru4rec.tune.identity.identity` names it.
         lock: Of the study.
         sampler: Makes the sampler of a place.
 

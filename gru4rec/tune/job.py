@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 import optuna
 from optuna.storages import BaseStorage
@@ -26,11 +26,24 @@ from gru4rec.data.session_map import HEADER, write_session_map
 from gru4rec.data.sessions import Sessions
 from gru4rec.errors import ConfigError, DataError
 from gru4rec.tune.claims import INTERRUPTED, REASON, WORKER, all_settled, counted, lose, release_lost
+from gru4rec.tune.identity import identity, is_dead
 from gru4rec.tune.processes import worker_context
-from gru4rec.tune.storage import Address, close_storage, has_tables, identity, is_dead, open_storage, taking, try_lock
+from gru4rec.tune.storage import (
+    Address,
+    close_storage,
+    has_tables,
+    making,
+    open_storage,
+    taking,
+    try_lock,
+)
 from gru4rec.tune.study import Search, load_study, make_study, study_names
 from gru4rec.tune.worker import Job, work
 
+Opening = Literal["begin", "resume", "join"]
+"""How a program comes to its study: it makes it, goes on with it, or either, as it finds it."""
+
+_LOCK, _TEMPORARY = ".lock", "gru4rec-tune-"
 _LOOK_S = 0.2
 _GRACE_S = 60.0
 """How long a worker that is told to end may take, before it is killed."""
@@ -53,14 +66,14 @@ class MappedLogs:
 
 
 @contextlib.contextmanager
-def own_folder(folder: Path) -> Iterator[None]:
+def own_folder(folder: Path) -> Iterator[Path]:
     """Make a run folder, and keep other programs out of it; one that was made and stayed empty is removed again.
 
     Raises:
         ConfigError: Another program works in it.
         DataError: It cannot be made or written.
     """
-    lock = folder / ".lock"
+    lock = folder / _LOCK
     was_there = folder.is_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,11 +85,36 @@ def own_folder(folder: Path) -> Iterator[None]:
     try:
         for left in folder.glob(".data-*"):
             shutil.rmtree(left, ignore_errors=True)
-        yield
+        yield folder
     finally:
         if not was_there and list(folder.iterdir()) == [lock]:
             shutil.rmtree(folder)
         file.close()
+
+
+@contextlib.contextmanager
+def no_folder() -> Iterator[Path]:
+    """Make a folder for the logs of a program that leaves nothing; it is removed after the block.
+
+    So are those that programs left here when they were killed.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
+        with contextlib.suppress(OSError), try_lock(left / _LOCK):
+            shutil.rmtree(left)
+    folder, lock = _temporary_folder()
+    with lock:
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary_folder() -> tuple[Path, IO[str]]:
+    """Make a folder and lock it; a program that looks for what was left may be faster, and takes it away."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            return folder, try_lock(folder / _LOCK)
 
 
 @contextlib.contextmanager
@@ -95,39 +133,53 @@ def mapped(train: Sessions, valid: Sessions, folder: Path) -> Iterator[MappedLog
         shutil.rmtree(data, ignore_errors=True)
 
 
-def check_study(address: Address, name: str, *, resume: bool, heartbeat_s: int) -> None:
+def check_study(address: Address, name: str, *, opening: Opening, n_trials: int, heartbeat_s: int) -> bool:
     """Make sure that there is a study to go on with, or none of that name; nothing is made.
+
+    Returns:
+        Whether it is there, and its trials have come to an end.
 
     Raises:
         ConfigError: It is there, or it is not.
         DataError: The storage cannot be reached.
     """
     names: list[str] = []
+    is_complete = False
     if has_tables(address):
         storage = open_storage(address, heartbeat_s=heartbeat_s)
         names = study_names(storage, address)
+        if name in names:
+            study = optuna.load_study(study_name=name, storage=storage)
+            is_complete = all_settled(study.get_trials(deepcopy=False), n_trials)
         close_storage(storage)
-    if resume and name not in names:
+    if opening == "resume" and name not in names:
         there = f"it has: {', '.join(names)}" if names else "it has none"
         raise ConfigError(f"there is no study {name!r} in {address} ({there}). Leave --resume out to begin it")
-    if not resume and name in names:
+    if opening == "begin" and name in names:
         raise ConfigError(
             f"the study {name!r} is in {address} already. Go on with it: --resume; or give another --study"
         )
+    return is_complete
 
 
 @contextlib.contextmanager
 def open_study(
-    address: Address, name: str, search: Search, starts: Sequence[Mapping[str, Any]], *, resume: bool, heartbeat_s: int
-) -> Iterator[tuple[optuna.Study, BaseStorage]]:
-    """Make or open the study for a block; the tables are made here, before any worker starts."""
-    storage = open_storage(address, heartbeat_s=heartbeat_s, create=True)
-    try:
-        if not resume:
-            make_study(name, storage, search, starts)
+    address: Address, name: str, search: Search, starts: Sequence[Mapping[str, Any]], *, opening: Opening,
+    heartbeat_s: int,
+) -> Iterator[tuple[optuna.Study, BaseStorage]]:  # fmt: skip
+    """Make or open the study for a block; the tables are made here, before any worker starts, by one program at a time.
+
+    Raises:
+        ConfigError: The study is there, or it searches something else.
+        DataError: The storage cannot be reached.
+    """
+    with contextlib.ExitStack() as stack:
+        with making(address):
+            storage = open_storage(address, heartbeat_s=heartbeat_s, create=True)
+            stack.callback(close_storage, storage)
+            if opening == "begin" or (opening == "join" and name not in study_names(storage, address)):
+                make_study(name, storage, search, starts)
         yield load_study(name, storage, search), storage
-    finally:
-        close_storage(storage)
 
 
 def run_workers(
@@ -145,13 +197,13 @@ def run_workers(
         job: What workers do.
         study: As this process sees it.
         storage: Of the study.
-        n_workers: Processes.
+        n_workers: Processes; none: others run the trials, which are waited for.
         on_look: Called now and then with all trials.
         tell: Called with a line where something went wrong.
 
     Raises:
         DataError: Workers end before they begin a trial.
-        KeyboardInterrupt: The program is to end; the trials that ran are marked, and the workers have ended.
+        BaseException: What ``on_look`` raised, or a signal; the trials that ran are marked, and the workers have ended.
     """
     crew = _Crew(job, n_workers)
     n_idle_deaths = 0

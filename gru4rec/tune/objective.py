@@ -54,7 +54,7 @@ class Trainer:
         Args:
             settings: Those given; the others have their defaults.
             on_epoch: Called after each epoch but the last, with its number and what measures the model as it is.
-            on_step: Called every now and then.
+            on_step: Called every now and then, while it trains and while it measures.
 
         Raises:
             GRU4RecError: Training diverged, or the settings do not go together.
@@ -63,7 +63,7 @@ class Trainer:
 
         def after(report: EpochReport) -> None:
             if report.epoch < gru.settings.n_epochs:
-                on_epoch(report.epoch, lambda: self._measured(gru))
+                on_epoch(report.epoch, lambda: self._measured(gru, on_step))
 
         gru.fit(
             self.train,
@@ -73,11 +73,11 @@ class Trainer:
             engine=self.search.engine,
             precision=self.search.precision,
         )
-        return self._measured(gru)
+        return self._measured(gru, on_step)
 
-    def _measured(self, gru: GRU4Rec) -> float:
+    def _measured(self, gru: GRU4Rec, on_step: Callable[[int], None]) -> float:
         with cpu_threads(self.threads):
-            evaluation = evaluate(gru.scorer(), self.valid)
+            evaluation = evaluate(gru.scorer(), self.valid, on_step=on_step)
         recall, mrr = evaluation.metrics([self.search.k], self.search.mode, seed=gru.settings.draw_seed)
         return (recall if self.search.metric == "recall" else mrr)[self.search.k]
 

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gru4rec import __version__
 from gru4rec.tune.checks import parameter_file_text
-from gru4rec.tune.claims import LOST, MEMORY, PLACE, REASON, SETTINGS, WORKER, is_lost
+from gru4rec.tune.claims import JOB, LOST, MEMORY, PLACE, REASON, SETTINGS, WORKER, is_lost
 from gru4rec.tune.space import as_choice
 from gru4rec.tune.study import Search
 from gru4rec.whole import write_whole
@@ -39,6 +39,7 @@ def trial_row(trial: FrozenTrial) -> dict[str, Any]:
         "reason": attributes.get(LOST, "no sign of life of its worker") if lost else attributes.get(REASON),
         "epochs": {str(epoch): value for epoch, value in sorted(trial.intermediate_values.items())},
         "worker": attributes.get(WORKER),
+        "job": attributes.get(JOB),
         "memory_bytes": attributes.get(MEMORY),
     }
 

@@ -8,19 +8,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy import Connection, Engine, create_engine, exc, inspect, make_url, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, exc, inspect, make_url, text
 
 from gru4rec.errors import ConfigError, DataError
 
@@ -28,6 +27,10 @@ PATIENCE_S = 600.0
 """How long a server that does not answer is waited for."""
 
 _LOST_AFTER_BEATS = 3
+_BUSY = ("starting up", "shutting down", "recovery", "not yet accepting", "too many", "connection slots")
+"""What a server says that will take connections later; what else it says itself (a wrong password) will not change."""
+
+_CONNECT = {"connect_timeout": 10}
 _SQLITE, _JOURNAL = "sqlite:///", "journal:"
 _RETRIED = (
     "create_new_trial", "set_trial_param", "set_trial_state_values", "set_trial_intermediate_value",
@@ -92,6 +95,15 @@ def address_of(given: str) -> Address:
     )
 
 
+class LostStorageError(DataError):
+    """The storage is there no more, or not yet.
+
+    Exit status 1: the input was usable, the run failed, and may go well another time.
+    """
+
+    exit_status = 1
+
+
 def open_storage(address: Address, *, heartbeat_s: int, create: bool = False) -> BaseStorage:
     """Open a storage.
 
@@ -106,7 +118,7 @@ def open_storage(address: Address, *, heartbeat_s: int, create: bool = False) ->
     try:
         if address.kind == "journal":
             return JournalStorage(JournalFileBackend(address.url))
-        options: dict[str, Any] = {"connect_args": {"connect_timeout": 10}, "pool_pre_ping": True}
+        options: dict[str, Any] = {"connect_args": _CONNECT, "pool_pre_ping": True}
         if address.kind == "sqlite":
             options = {"connect_args": {"timeout": 60}, "pool_events": [(_write_ahead, "connect")]}
         with warnings.catch_warnings():
@@ -119,7 +131,7 @@ def open_storage(address: Address, *, heartbeat_s: int, create: bool = False) ->
                 skip_table_creation=not create,
             )
     except (exc.SQLAlchemyError, StorageInternalError, RuntimeError, OSError, ValueError, KeyError) as error:
-        raise DataError(f"cannot open the storage {address}: {_first_line(error)}. {_advice(address)}") from None
+        raise _cannot_open(error, address) from None
 
 
 def has_tables(address: Address) -> bool:
@@ -134,9 +146,41 @@ def has_tables(address: Address) -> bool:
     try:
         return bool(inspect(engine).has_table("studies"))
     except exc.SQLAlchemyError as error:
-        raise DataError(f"cannot open the storage {address}: {_first_line(error)}. {_advice(address)}") from None
+        raise _cannot_open(error, address) from None
     finally:
         engine.dispose()
+
+
+def wait_for_server(address: Address, *, tell: Callable[[str], None]) -> None:
+    """Wait until a database server answers, as long as one that is away is waited for; files do not need it.
+
+    Args:
+        address: Of the storage.
+        tell: Called with a line where there is something to wait for.
+
+    Raises:
+        LostStorageError: It did not answer.
+    """
+    if address.kind != "postgresql":
+        return
+    until, told = time.monotonic() + PATIENCE_S, False
+    engine = create_engine(address.url, connect_args=_CONNECT, poolclass=NullPool)
+    while True:
+        try:
+            engine.connect().close()
+            return
+        except exc.OperationalError as error:
+            if "FATAL" in str(error.orig) and not _is_busy(error):
+                return  # whoever opens the storage will say what is wrong
+            if time.monotonic() > until:
+                raise LostStorageError(
+                    f"the storage {address} did not answer for {PATIENCE_S / 60:.0f} minutes: {_first_line(error)}. "
+                    f"{_advice(address)}"
+                ) from None
+            if not told:
+                tell(f"waiting for the storage {address}: {_first_line(error)}")
+                told = True
+        time.sleep(2.0)
 
 
 def close_storage(storage: BaseStorage) -> None:
@@ -154,12 +198,11 @@ def taking(address: Address, storage: BaseStorage, study_name: str) -> Iterator[
         Tells whether the lock is still held: a server that was stopped has given it away.
     """
     if address.path is not None:
-        with _file_locked(address.path.with_name(f"{address.path.name}.turn")):
+        with _file_locked(_turn_file(address.path)):
             yield lambda: True
         return
     assert isinstance(storage, RDBStorage)
-    key = int.from_bytes(hashlib.blake2b(study_name.encode(), digest_size=8).digest(), "big", signed=True)
-    connection = _patient(_turn_on_server)(storage.engine, key)
+    connection = _patient(_turn_on_server)(storage.engine, study_name)
     try:
 
         def is_held() -> bool:
@@ -175,8 +218,33 @@ def taking(address: Address, storage: BaseStorage, study_name: str) -> Iterator[
             connection.close()
 
 
-def _turn_on_server(engine: Engine, key: int) -> Connection:
-    """Wait for the lock of that number; it belongs to the connection's transaction, and ends with it."""
+@contextlib.contextmanager
+def making(address: Address) -> Iterator[None]:
+    """Hold the storage's lock for making tables and studies: programs that begin at once would make them twice.
+
+    Raises:
+        DataError: The storage cannot be reached.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            if address.path is not None:
+                stack.enter_context(_file_locked(_turn_file(address.path)))
+            else:
+                engine = create_engine(address.url, connect_args=_CONNECT)
+                stack.callback(engine.dispose)
+                stack.enter_context(contextlib.closing(_turn_on_server(engine, "")))
+        except (exc.SQLAlchemyError, OSError) as error:
+            raise _cannot_open(error, address) from None
+        yield
+
+
+def _turn_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.turn")
+
+
+def _turn_on_server(engine: Engine, name: str) -> Connection:
+    """Wait for the lock of that name; it belongs to the connection's transaction, and ends with it."""
+    key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
     connection = engine.connect()
     try:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
@@ -187,7 +255,7 @@ def _turn_on_server(engine: Engine, key: int) -> Connection:
     return connection
 
 
-def try_lock(path: Path) -> Any:
+def try_lock(path: Path) -> IO[str]:
     """Lock a file until the returned one is closed or the process ends.
 
     Raises:
@@ -257,10 +325,20 @@ def _is_away(error: BaseException) -> bool:
     return isinstance(cause, exc.OperationalError | exc.InterfaceError) or cause.connection_invalidated
 
 
-def storage_failed(error: BaseException, address: Address) -> DataError:
+def _is_busy(error: BaseException) -> bool:
+    """Tell whether a server is there, and turns connections away for now."""
+    return isinstance(error, exc.OperationalError) and any(words in str(error.orig) for words in _BUSY)
+
+
+def _cannot_open(error: BaseException, address: Address) -> DataError:
+    kind = LostStorageError if _is_busy(error) else DataError
+    return kind(f"cannot open the storage {address}: {_first_line(error)}. {_advice(address)}")
+
+
+def storage_failed(error: BaseException, address: Address) -> LostStorageError:
     """Word what ended the work with a storage."""
     cause = error.__cause__ or error
-    return DataError(f"the storage {address} does not work any more: {_first_line(cause)}. {_advice(address)}")
+    return LostStorageError(f"the storage {address} does not work any more: {_first_line(cause)}. {_advice(address)}")
 
 
 def quiet_optuna() -> None:
@@ -288,33 +366,3 @@ def _check_psycopg() -> None:
         raise ConfigError(
             "a study on PostgreSQL needs psycopg, which is missing. Run: pip install 'gru4rec[tune]'"
         ) from None
-
-
-def identity(process: int | None = None) -> str:
-    """Return what names a process of this machine, or this one, among those of all machines."""
-    return f"{_place()}:{os.getpid() if process is None else process}"
-
-
-def is_dead(worker: str) -> bool:
-    """Tell whether a process is known to have ended; of one in another place nothing is known."""
-    place, _, number = worker.rpartition(":")
-    if place != _place():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
-@functools.cache
-def _place() -> str:
-    """Name the machine as booted and the space of its process numbers."""
-    parts = []
-    with contextlib.suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    digest = hashlib.blake2b(" ".join(parts).encode(), digest_size=4).hexdigest()
-    return f"{os.uname().nodename}/{digest}"

@@ -7,13 +7,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -24,9 +23,10 @@ from gru4rec.api import GRU4Rec
 from gru4rec.data.session_map import open_session_map
 from gru4rec.errors import GRU4RecError
 from gru4rec.model.device import cpu_threads
-from gru4rec.tune.claims import INTERRUPTED, MEMORY, REASON, all_settled, lose, take
+from gru4rec.tune.claims import INTERRUPTED, JOB, MEMORY, REASON, all_settled, lose, take
+from gru4rec.tune.identity import identity
 from gru4rec.tune.objective import Trainer, free_memory, reason_of, run_trial
-from gru4rec.tune.storage import Address, identity, open_storage, quiet_optuna, storage_failed, taking
+from gru4rec.tune.storage import Address, open_storage, quiet_optuna, storage_failed, taking
 from gru4rec.tune.study import Search, load_study
 
 _IDLE_S = 0.5
@@ -48,6 +48,7 @@ class Job:
         threads: CPU threads of a worker at most.
         heartbeat_s: Seconds between signs of life.
         ends_at: No trial begins after this time (:func:`time.time`); None: no limit.
+        job_name: What whoever started the program calls it; kept with its trials.
     """
 
     search: Search
@@ -61,6 +62,7 @@ class Job:
     threads: int
     heartbeat_s: int
     ends_at: float | None
+    job_name: str | None = None
 
     def trainer(self, device: str) -> Trainer:
         """Map the sessions, to train on a device."""
@@ -87,28 +89,26 @@ def work(job: Job, device: str, leash: Connection) -> None:
         leash: A pipe's end. Its other end is closed to end this process, or because the program that holds it ended.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program that started this one hears it too, and lets go
-    signal.signal(signal.SIGTERM, lambda *_: leash.close())
+    told = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: told.set())
     quiet_optuna()
     try:
-        _work(job, device, leash)
+        _work(job, device, lambda: told.is_set() or leash.poll())
     except (StorageInternalError, SQLAlchemyError) as error:
-        print(f"worker {os.getpid()}: {storage_failed(error, job.address)}", file=sys.stderr)
-        sys.exit(2)
+        failure = storage_failed(error, job.address)
+        print(f"worker {os.getpid()}: {failure}", file=sys.stderr)
+        sys.exit(failure.exit_status)
     except GRU4RecError as error:
-        if leash.closed or leash.poll():  # the program has ended, and taken the logs with it
+        if leash.poll():  # the program has ended, and taken the logs with it
             return
         print(f"worker {os.getpid()}: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def _work(job: Job, device: str, leash: Connection) -> None:
+def _work(job: Job, device: str, is_told_to_end: Callable[[], bool]) -> None:
     storage = open_storage(job.address, heartbeat_s=job.heartbeat_s)
     study = load_study(job.study_name, storage, job.search)
     trainer, me = job.trainer(device), identity()
-
-    def is_told_to_end() -> bool:
-        return leash.closed or leash.poll()
-
     while not (is_told_to_end() or job.is_over):
         trial = take(
             study,
@@ -119,7 +119,7 @@ def _work(job: Job, device: str, leash: Connection) -> None:
         )
         if trial is not None:
             with cpu_threads(job.threads), _beating(study, trial):
-                _run(study, trial, trainer, is_told_to_end)
+                _run(study, trial, trainer, is_told_to_end, job.job_name)
             free_memory()
         elif not job.address.has_heartbeat or all_settled(study.get_trials(deepcopy=False), job.n_trials):
             return
@@ -127,7 +127,9 @@ def _work(job: Job, device: str, leash: Connection) -> None:
             time.sleep(_IDLE_S)  # another worker may be lost, and its trial free
 
 
-def _run(study: optuna.Study, trial: optuna.Trial, trainer: Trainer, is_told_to_end: Any) -> None:
+def _run(
+    study: optuna.Study, trial: optuna.Trial, trainer: Trainer, is_told_to_end: Callable[[], bool], job_name: str | None
+) -> None:
     """Run a trial, and record what came of it. One that was given to another worker meanwhile is let go."""
 
     def look_up(n_events: int) -> None:
@@ -135,6 +137,8 @@ def _run(study: optuna.Study, trial: optuna.Trial, trainer: Trainer, is_told_to_
             raise Stopped
 
     with suppress(UpdateFinishedTrialError, FinishedError):
+        if job_name is not None:
+            trial.set_user_attr(JOB, job_name)
         try:
             value = run_trial(trial, trainer, look_up)
             trial.set_user_attr(MEMORY, _memory_bytes())

@@ -1,4 +1,4 @@
-"""A Ctrl-C that Python drops is not lost."""
+"""A Ctrl-C or a SIGTERM that Python drops is not lost."""
 
 from __future__ import annotations
 
@@ -10,29 +10,53 @@ from gru4rec.runs.signals import Interrupts
 
 
 class ClearedAway:
-    """Is interrupted while it is cleared away, where Python drops what is raised."""
+    """Gets a signal while it is cleared away, where Python drops what is raised."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self._number = number
 
     def __del__(self) -> None:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(self._number)
+
+
+ENDS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_interrupts_that_were_dropped_are_raised_by_check_and_at_the_end() -> None:
+@pytest.mark.parametrize(("number", "raised"), ENDS)
+def test_interrupts_that_were_dropped_are_raised_by_check_and_at_the_end(
+    number: signal.Signals, raised: type[BaseException]
+) -> None:
     went_on = False
-    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:  # noqa: PT012
-        ClearedAway()
+    with pytest.raises(raised), Interrupts() as interrupts:  # noqa: PT012
+        ClearedAway(number)
         went_on = True
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(raised):
             interrupts.check()
     assert went_on
 
 
-def test_interrupts_raise_at_once_and_put_the_handler_back() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), Interrupts():  # noqa: PT012
-        signal.raise_signal(signal.SIGINT)
+@pytest.mark.parametrize(("number", "raised"), ENDS)
+def test_interrupts_raise_at_once_and_put_the_handlers_back(
+    number: signal.Signals, raised: type[BaseException]
+) -> None:
+    before = [signal.getsignal(each) for each, _ in ENDS]
+    with pytest.raises(raised), Interrupts():  # noqa: PT012
+        signal.raise_signal(number)
         pytest.fail("went on")
-    assert signal.getsignal(signal.SIGINT) is before
+    assert [signal.getsignal(each) for each, _ in ENDS] == before
+
+
+def test_sigterm_exits_with_its_status_and_does_not_disturb_what_is_put_away_then() -> None:
+    put_away = False
+    with pytest.raises(SystemExit) as ended, Interrupts():  # noqa: PT012
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            put_away = True
+    assert put_away
+    assert ended.value.code == 143
 
 
 def test_interrupts_that_did_not_come_change_nothing() -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,17 @@ class Programs:
         self._started: list[subprocess.Popen[str]] = []
         self._seen: set[str] = set()
 
-    def start(self, shop: Path, run_dir: Path, *flags: Any, fixed: str) -> subprocess.Popen[str]:
+    def start(
+        self, shop: Path, run_dir: Path | None, *flags: Any, fixed: str, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         """Start a search."""
         command = [sys.executable, str(ROOT / "paropt.py"), *words(shop, run_dir, *flags, fixed=fixed)]
+        return self.start_command(command, cwd=ROOT, env={**os.environ, **(environment or {})})
+
+    def start_command(self, command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        """Start a command line."""
         pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        self._started.append(subprocess.Popen(command, cwd=ROOT, **pipes))
+        self._started.append(subprocess.Popen(command, **pipes, **options))
         return self._started[-1]
 
     def wait_for_worker(self, storage: str, study: str = "") -> int:

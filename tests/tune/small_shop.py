@@ -27,11 +27,12 @@ def write_shop(folder: Path) -> None:
     (folder / "space.json").write_text(SPACE)
 
 
-def words(shop: Path, run_dir: Path, *flags: Any, fixed: str = FIXED, space: Path | None = None) -> list[str]:
+def words(shop: Path, run_dir: Path | None, *flags: Any, fixed: str = FIXED, space: Path | None = None) -> list[str]:
     """Return a command line, without the program."""
     logs = [shop / "train.tsv", shop / "valid.tsv"]
-    given = [*logs, "-opf", space or shop / "space.json", "-d", "cpu", "--threads", "1", "--run-dir", run_dir, *flags]
-    return [str(word) for word in (*given, *(["-fp", fixed] if fixed else []))]
+    given = [*logs, "-opf", space or shop / "space.json", "-d", "cpu", "--threads", "1"]
+    given += ["--run-dir", run_dir] if run_dir else []
+    return [str(word) for word in (*given, *flags, *(["-fp", fixed] if fixed else []))]
 
 
 def call(argv: Sequence[Any]) -> tuple[Any, str, str]:

@@ -1,17 +1,10 @@
-"""One study on a real PostgreSQL server: workers are killed, the server is stopped and started, and nothing is lost.
-
-The server is the one of Debian's package ``postgresql``, run as an unprivileged user in a temporary folder.
-"""
+"""One study on a real PostgreSQL server: workers are killed, the server is stopped and started, and nothing is lost."""
 
 from __future__ import annotations
 
 import os
-import pwd
-import shutil
 import signal
 import socket
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -19,67 +12,21 @@ from pathlib import Path
 
 import optuna
 import pytest
+from tune.postgresql import Server, running_server
 from tune.programs import LONG, Programs
 from tune.small_shop import by_place, call, study_of, words
 
 from gru4rec.tune.claims import counted, is_lost, take
-from gru4rec.tune.storage import address_of, identity, open_storage, quiet_optuna, taking
-
-PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+from gru4rec.tune.identity import identity
+from gru4rec.tune.storage import address_of, open_storage, quiet_optuna, taking
 
 pytest.importorskip("psycopg")
-pytestmark = pytest.mark.skipif(not PROGRAMS, reason="no PostgreSQL server: apt-get install postgresql")
-
-
-class Server:
-    """A server in a folder of its own, started and stopped by its process id."""
-
-    def __init__(self, folder: Path) -> None:
-        self.user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-        self.data = folder / "data"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"postgresql://tuner@127.0.0.1:{self.port}/postgres"
-        if os.geteuid() == 0:
-            shutil.chown(folder, self.user)
-        self._run("initdb", "-D", self.data, "-U", "tuner", "-A", "trust", "-N").wait()
-        self.start()
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        settings = ["fsync=off", "max_connections=40", f"port={self.port}", f"unix_socket_directories={self.data}"]
-        options = [word for setting in settings for word in ("-c", setting)]
-        self.process = self._run("postgres", "-D", self.data, "-h", "127.0.0.1", *options)
-        ready = [str(PROGRAMS[-1] / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
-        until = time.monotonic() + 30
-        while subprocess.run(ready, check=False).returncode != 0:
-            assert time.monotonic() < until
-            time.sleep(0.1)
-
-    def stop(self) -> None:
-        """End it as a shutdown of its machine does: connections are cut."""
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(30)
-
-    def _run(self, program: str, *words: object) -> subprocess.Popen[bytes]:
-        command = [str(PROGRAMS[-1] / program), *map(str, words)]
-        user = self.user if os.geteuid() == 0 else None
-        return subprocess.Popen(
-            command, user=user, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True, env=os.environ | {"LC_ALL": "C.UTF-8"},
-        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    folder = Path(tempfile.mkdtemp(prefix="gru4rec-postgresql-"))
-    running = Server(folder)
-    try:
+    with running_server() as running:
         yield running
-    finally:
-        running.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_killed_workers_and_a_server_that_restarts_lose_and_double_nothing(

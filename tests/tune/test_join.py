@@ -1,0 +1,196 @@
+"""Programs that only run trials of a study they share: begun by any of them, ended by signals, leaving nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import NullPool, create_engine
+from sqlalchemy.exc import OperationalError
+from tune.postgresql import Server, running_server
+from tune.programs import LONG, Programs
+from tune.small_shop import by_place, call, study_of, words
+
+from gru4rec.tune import storage as storages
+from gru4rec.tune.job import no_folder
+from gru4rec.tune.output import trial_row
+from gru4rec.tune.storage import (
+    LostStorageError,
+    address_of,
+    close_storage,
+    has_tables,
+    open_storage,
+    storage_failed,
+    wait_for_server,
+)
+
+STEADY = ["--sampler", "random", "--no-prune"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    pytest.importorskip("psycopg")
+    with running_server() as running:
+        yield running
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files, empty."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+def test_joining_programs_run_the_study_of_one_and_leave_nothing_else(
+    shop: Path, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = ["-nt", "3", *STEADY, "--no-report", "-q"]
+    assert call(words(shop, tmp_path / "calm", *calm))[0] == 0
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    shared = ["--storage", f"sqlite:///{tmp_path / 'shared.db'}", "--study", "shared", *STEADY]
+    for n_trials, job in (("1", "n1_1"), ("3", "n1_2")):  # the first begins the study, the second goes on with it
+        assert call(words(shop, None, "--join", "--job", job, "-nt", n_trials, "-q", *shared)) == (0, "", "")
+    status, _, stderr = call(words(shop, None, "--join", "-nt", "3", *shared))
+    assert (status, stderr.startswith("nothing to do: all 3 trials of shared in sqlite:///")) == (0, True)
+    assert not list(work.iterdir())
+    assert not [path for path in scratch.iterdir() if path.name.startswith("gru4rec-tune-")]
+    taking = ["--resume", "--workers", "0", "-nt", "3", "-fm", "1", "20", "--no-report"]
+    status, stdout, stderr = call(words(shop, tmp_path / "result", *taking, *shared))
+    assert status == 0, stderr
+    assert [line.split(":")[0] for line in stdout.splitlines()][-2:] == ["Recall@1", "Recall@20"]
+    assert "(3 are done), all of them run by other programs" in stderr
+    assert by_place(tmp_path / "result") == by_place(tmp_path / "calm")
+    best = [(tmp_path / name / "best_params.py").read_text() for name in ("result", "calm")]
+    assert best[0] == best[1]
+    jobs = [row["job"] for row in study_of(tmp_path / "result")["trials"]]
+    assert jobs == ["n1_1"] + ["n1_2"] * 2
+    assert {row["job"] for row in study_of(tmp_path / "calm")["trials"]} == {None}
+
+
+def test_programs_that_start_at_once_begin_one_study_and_one_is_told_to_end(
+    server: Server, programs: Programs, shop: Path, scratch: Path
+) -> None:
+    flags = ["--join", "-nt", "4", "--study", "at-once", *STEADY]
+    environment = {"GRU4REC_STORAGE": server.url}
+    started = {
+        job: programs.start(shop, None, *flags, "--job", job, fixed=LONG, environment=environment)
+        for job in ("slurm-7_1", "slurm-7_2")
+    }
+    programs.wait_for_worker(server.url, "at-once")
+    ended = started.pop("slurm-7_1")
+    assert "postgresql" not in Path(f"/proc/{ended.pid}/cmdline").read_text()
+    for _ in range(3):  # Slurm sends it to all processes of a step, and srun once more
+        ended.send_signal(signal.SIGTERM)
+    said = [program.communicate(timeout=100)[1] for program in (ended, started["slurm-7_2"])]
+    assert [ended.returncode, started["slurm-7_2"].returncode] == [143, 0], said
+    storage = open_storage(address_of(server.url), heartbeat_s=20)
+    (study,) = [study for study in storage.get_all_studies() if study.study_name == "at-once"]
+    rows = [trial_row(trial) for trial in storage.get_all_trials(study._study_id)]
+    close_storage(storage)
+    assert sorted(row["place"] for row in rows if row["state"] == "complete") == [0, 1, 2, 3]
+    assert {(row["state"], row["reason"]) for row in rows} <= {("complete", None), ("lost", "interrupted")}
+    assert {row["job"] for row in rows} <= {"slurm-7_1", "slurm-7_2"}
+    assert not list(scratch.glob("gru4rec-tune-*"))
+
+
+def test_watching_program_takes_the_best_so_far_when_time_is_up(shop: Path, tmp_path: Path) -> None:
+    shared = ["--storage", f"sqlite:///{tmp_path / 'shared.db'}", "--study", "shared", *STEADY, "-q"]
+    assert call(words(shop, None, "--join", "-nt", "2", *shared))[0] == 0
+    taking = ["--resume", "--workers", "0", "-nt", "50", "--timeout", "1", "--no-report", *shared]
+    assert call(words(shop, tmp_path / "run", *taking))[0] == 0
+    study = study_of(tmp_path / "run")
+    assert [row["state"] for row in study["trials"]] == ["complete"] * 2
+    assert study["best"] == max(study["trials"], key=lambda row: row["value"])["number"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "--join needs the storage that the programs share. Give --storage, or set GRU4REC_STORAGE"),
+        (["--storage", "S", "--resume"], "--resume has no effect with --join"),
+        (["--storage", "S", "--run-dir", "run"], "--run-dir has no effect with --join"),
+        (["--storage", "S", "--workers", "0"], "--workers 0 has no effect with --join"),
+        (["--storage", "S", "--candidate-seeds", "2"], "--candidate-seeds has no effect with --join"),
+        (["--storage", "S", "-fm", "5"], "-fm has no effect with --join"),
+        (["--storage", "S", "--no-report"], "--no-report has no effect with --join"),
+        (["--storage", "sqlite:////nowhere/x.db"], "there is no folder /nowhere for --storage"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_flags_of_a_program_that_leaves_results_are_refused(
+    given: list[str], message: str, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["sqlite:///x.db" if word == "S" else word for word in given]
+    status, stdout, stderr = call([*words(shop, None, "--join", "-q"), *given])
+    assert (status, stdout, stderr.count("\n")) == (2, "", 1)
+    assert message in stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_joining_program_with_another_space_is_refused(shop: Path, tmp_path: Path) -> None:
+    shared = ["--storage", f"sqlite:///{tmp_path / 'shared.db'}", "--study", "shared", *STEADY, "-q", "--join"]
+    assert call(words(shop, None, "-nt", "1", *shared))[0] == 0
+    status, _, stderr = call(words(shop, None, "-nt", "2", *shared, fixed="n_epochs=2"))
+    assert (status, "was begun with -fp" in stderr) == (2, True)
+
+
+def test_logs_of_killed_programs_are_removed_and_those_of_others_are_not(scratch: Path) -> None:
+    with no_folder() as ours:
+        killed = scratch / "gru4rec-tune-killed"
+        shutil.copytree(ours, killed)  # with its lock, which nobody holds
+        (killed / "train.sessions").mkdir()
+        with no_folder() as other:
+            assert sorted(scratch.iterdir()) == sorted([ours, other])
+    assert not list(scratch.iterdir())
+
+
+def test_joining_program_waits_for_a_server_that_starts(
+    server: Server, programs: Programs, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = address_of(server.url)
+    told: list[str] = []
+    wait_for_server(address, tell=told.append)
+    assert not told
+    server.stop()
+    try:
+        waiting = threading.Thread(target=wait_for_server, args=(address,), kwargs={"tell": told.append})
+        waiting.start()
+        monkeypatch.setattr(storages, "PATIENCE_S", 0.0)
+        with pytest.raises(LostStorageError, match=r"did not answer for 0 minutes: .*refused") as lost:
+            wait_for_server(address, tell=told.append)
+        assert lost.value.exit_status == 1
+        assert waiting.is_alive()
+    finally:
+        monkeypatch.undo()
+        server.start()
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert [line.partition(":")[0] for line in told] == ["waiting for the storage postgresql+psycopg"]
+
+
+def test_what_a_server_says_tells_wrong_input_from_a_storage_that_is_lost(server: Server, shop: Path) -> None:
+    wrong = f"{server.url.removesuffix('/postgres')}/nowhere"
+    status, _, stderr = call(words(shop, None, "--join", "--storage", wrong))  # not waited for
+    assert (status, 'database "nowhere" does not exist' in stderr) == (2, True)
+    address = address_of(server.url)
+    engine = create_engine(address.url, poolclass=NullPool)
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OperationalError):
+            for _ in range(60):  # it takes 40
+                held.enter_context(engine.connect())
+        with pytest.raises(LostStorageError, match="too many clients") as full:
+            has_tables(address)
+        assert full.value.exit_status == 1
+    assert storage_failed(RuntimeError("gone"), address).exit_status == 1
