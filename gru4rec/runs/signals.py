@@ -1,4 +1,4 @@
-"""Ending a run when told to: the first signal is noted, the second one ends it at once."""
+"""Ending a run when told to: the first signal is noted, a second Ctrl-C ends it at once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Any
 
 class StopSignals:
     """While it is entered, SIGINT and SIGTERM are noted, and training stops where it can go on from.
+
+    A second SIGINT ends it at once, a second SIGTERM does not: Slurm sends one to every process of a step, torchrun
+    passes its own on, and SIGKILL is what comes when time is really up.
 
     Attributes:
         received: The signal's number, 0 before.
@@ -30,6 +33,8 @@ class StopSignals:
         self._put_back()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received and number == signal.SIGTERM:
+            return
         if self.received:
             self._put_back()
             signal.raise_signal(number)

@@ -78,6 +78,8 @@ def test_signal_ends_a_run_that_goes_on_to_the_same_bits(
     process = start(command(logs, folder))
     wait_for_lines(folder, 3)
     process.send_signal(number)
+    for _ in range(2):  # Slurm sends it to every process of a step, and torchrun passes on what it got
+        process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == status
     assert "stopped at epoch" in said

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from gru4rec.runs.signals import Interrupts
+from gru4rec.runs.signals import Interrupts, StopSignals
 
 
 class ClearedAway:
@@ -62,3 +62,16 @@ def test_sigterm_exits_with_its_status_and_does_not_disturb_what_is_put_away_the
 def test_interrupts_that_did_not_come_change_nothing() -> None:
     with Interrupts() as interrupts:
         interrupts.check()
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_noted_signals_do_not_end_what_stops_by_itself_but_for_a_second_ctrl_c(first: signal.Signals) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), StopSignals() as stop:  # noqa: PT012
+        signal.raise_signal(first)
+        for _ in range(3):  # of a scheduler, and of the program that started this one
+            signal.raise_signal(signal.SIGTERM)
+        assert stop.received == first
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("went on")
+    assert signal.getsignal(signal.SIGTERM) is before
