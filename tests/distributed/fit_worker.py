@@ -1,4 +1,4 @@
-"""Run by torchrun, or called: trains and measures as asked for, and says what came out, step by step.
+"""Run by several processes, or called: trains and measures as asked for, and says what came out, step by step.
 
 A job is a dictionary: ``train`` and ``test`` (logs), ``settings``, ``double`` (float64), ``case`` (a recorded run,
 whose negatives and initial weights are used), ``save`` (a path), ``lists`` (length of the lists that are kept),
@@ -20,6 +20,7 @@ from parity.recorded import RecordedNegatives, WatchedStep, own_weights
 from gru4rec.api import GRU4Rec
 from gru4rec.data.session_map import load_sessions
 from gru4rec.data.sessions import Sessions
+from gru4rec.distributed import files
 from gru4rec.distributed.group import Group, joined
 from gru4rec.distributed.model import DistributedGRU4Rec
 from gru4rec.evaluate.evaluator import evaluate
@@ -50,9 +51,22 @@ def carry_out(job: dict[str, Any], group: Group | None = None) -> dict[str, Any]
     evaluation = evaluate(gru.scorer(), test, list_length=job.get("lists", 0))
     if "save" in job:
         gru.savemodel(job["save"])
+        if group is not None:
+            check_read(gru, DistributedGRU4Rec.load(job["save"], group), job["save"])
     metrics = {mode: evaluation.metrics([1, 5, 20], mode) for mode in TIE_MODES}
     lists = None if evaluation.lists_TK is None else evaluation.lists_TK.tolist()
     return {"losses": losses, "epochs": epochs, "metrics": metrics, "lists": lists}
+
+
+def check_read(gru: GRU4Rec, loaded: GRU4Rec, path: str) -> None:
+    """Make sure that this process reads what it wrote, as a new model and into one that is there."""
+    assert gru.model is not None
+    assert loaded.model is not None
+    for _ in range(2):
+        for name, weight in gru.model.state_dict().items():
+            assert torch.equal(loaded.model.state_dict()[name], weight), name
+            weight.zero_()
+        gru.take_weights(path)
 
 
 def _watched(training: Any, losses: list[float]) -> Any:
@@ -70,6 +84,7 @@ def _recorded(job: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     torch.set_num_threads(1)
+    files._BLOCK_BYTES = 4_000  # so that files are of many blocks
     asked, answered = map(Path, sys.argv[1:])
     with joined(torch.device("cpu")) as group:
         results = [carry_out(job, group) for job in json.loads(asked.read_text())]

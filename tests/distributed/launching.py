@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -62,26 +61,33 @@ def run(line: Sequence[str], *, timeout: float = 240) -> tuple[int, str, str]:
         return process.returncode, stdout, stderr
 
 
-def together(n_ranks: int, *command: object, timeout: float = 240, **environment: str) -> list[tuple[int, str, str]]:
-    """Start ``n_ranks`` processes of a Python file and its arguments as torchrun does, several seconds sooner.
-
-    Returns:
-        Each one's status, standard output and standard error.
-    """
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=timeout))
+@contextlib.contextmanager
+def started_together(n_ranks: int, *command: object, **environment: str) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start ``n_ranks`` processes of a Python file and its arguments as torchrun does, several seconds sooner."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     common = {
         **ENVIRONMENT, **environment, "WORLD_SIZE": str(n_ranks), "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
     }  # fmt: skip
     line = [sys.executable, *map(str, command)]
     with contextlib.ExitStack() as stack:
-        processes = [
+        yield [
             stack.enter_context(started(line, environment={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}))
             for rank in range(n_ranks)
         ]
-        with ThreadPoolExecutor(n_ranks) as readers:
-            said = list(readers.map(lambda process: process.communicate(timeout=timeout), processes))
-        return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
+
+
+def ends_of(processes: Sequence[subprocess.Popen[str]], timeout: float = 240) -> list[tuple[int, str, str]]:
+    """Wait for processes; returns each one's status, standard output and standard error."""
+    with ThreadPoolExecutor(len(processes)) as readers:
+        said = list(readers.map(lambda process: process.communicate(timeout=timeout), processes))
+    return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
+
+
+def together(n_ranks: int, *command: object, timeout: float = 240, **environment: str) -> list[tuple[int, str, str]]:
+    """Do both."""
+    with started_together(n_ranks, *command, **environment) as processes:
+        return ends_of(processes, timeout)
 
 
 def fitted(n_ranks: int, jobs: Sequence[dict[str, Any]], folder: Path, **options: Any) -> list[dict[str, Any]]:

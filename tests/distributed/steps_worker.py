@@ -18,10 +18,15 @@ from torch import Tensor
 
 from gru4rec.config import hyper_parameters
 from gru4rec.data.batches import Batch
+from gru4rec.data.sessions import Sessions
+from gru4rec.data.vocabulary import Vocabulary
 from gru4rec.distributed.group import Group, joined
+from gru4rec.distributed.scorer import ShardedScorer
 from gru4rec.distributed.step import ShardedStep
+from gru4rec.evaluate.evaluator import evaluate
 from gru4rec.model.initial import initialise
 from gru4rec.model.network import GRU4RecModel
+from gru4rec.model.scorer import GRUScorer
 from gru4rec.model.shard import Shard
 from gru4rec.train.fast_step import FastStep
 from gru4rec.train.optim import IndexedAdagradM
@@ -105,9 +110,31 @@ def check(settings: dict[str, Any], group: Group) -> float:
     return max(float(abs(actual[name] / expected[name] - 1)) for name in losses)
 
 
+def check_ranks(group: Group) -> None:
+    """Compare ranks and lists with those of one process; scores of the model are few, so that ties are many."""
+    rng, shard = np.random.default_rng(1), Shard(group.rank, group.n_ranks, N_ITEMS)
+    offsets = np.arange(0, 201, 5)
+    sessions = Sessions(
+        rng.integers(0, N_ITEMS, 200, dtype=np.int32), offsets, offsets[:-1], Vocabulary(np.arange(N_ITEMS)), "random"
+    )
+    for mode in MODES.values():
+        whole, part = (model_of({"layers": [4], **mode}, one)[0] for one in (Shard(0, 1, N_ITEMS), shard))
+        for model, rows in ((whole, slice(None)), (part, slice(group.rank, None, group.n_ranks))):
+            model.Wy.weight.zero_()
+            model.By.weight.copy_((torch.arange(N_ITEMS) * 7 % 4)[rows].unsqueeze(1))
+        expected = evaluate(GRUScorer(whole), sessions, list_length=N_ITEMS)
+        actual = evaluate(ShardedScorer(part, group, shard), sessions, list_length=N_ITEMS)
+        for counts in ("n_higher", "n_equal", "n_equal_before"):
+            np.testing.assert_array_equal(getattr(actual.counts, counts), getattr(expected.counts, counts))
+        assert expected.lists_TK is not None
+        assert actual.lists_TK is not None
+        np.testing.assert_array_equal(actual.lists_TK, expected.lists_TK)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     with joined(torch.device("cpu")) as group:
+        check_ranks(group)
         largest = [check(settings, group) for settings in itertools.islice(all_settings(), 0, None, int(sys.argv[1]))]
         print(json.dumps({"rank": group.rank, "n_settings": len(largest), "largest": max(largest)}), flush=True)
 
