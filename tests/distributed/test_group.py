@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import torch
 from torch.distributed import HashStore
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from gru4rec.distributed import group
-from gru4rec.distributed.group import Peers
+from gru4rec.distributed.files import Part, read_part
+from gru4rec.distributed.group import Peers, device_here
+from gru4rec.errors import ModelFileError
 
 
 @pytest.fixture
@@ -69,3 +73,16 @@ def test_process_that_is_lost_is_not_reported_once_it_said_why(
     monkeypatch.setattr(group, "_PATIENCE_S", 0.1)
     assert Peers(1, 2, store).is_to_report()
     assert not Peers(0, 2, store).is_to_report()
+
+
+def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert device_here("cuda") == "cuda:3"
+    assert device_here("cpu") == "cpu"
+    monkeypatch.delenv("LOCAL_RANK")  # as where a scheduler starts one process a machine, without torchrun
+    assert device_here("cuda") == "cuda:0"
+
+
+def test_file_that_a_process_does_not_see_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"cannot read .*best.gru4rec: .*Put it where all processes see it"):
+        read_part(tmp_path / "best.gru4rec", "Wy.weight", Part(torch.zeros(2, 3)))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import GOLDEN, ROOT
 from distributed.hosts import Host, two_hosts
-from distributed.launching import ENVIRONMENT, run, words
+from distributed.launching import ENVIRONMENT, together
 
 from gru4rec.bundle import load_bundle
 
@@ -44,8 +44,8 @@ def test_two_hosts_train_the_model_of_two_processes(tmp_path: Path) -> None:
     assert [process.returncode for process in started] == [0, 0], said
     assert ["Epoch1" in stdout for stdout, _ in said] == [True, False]  # the first process speaks
     assert min(sent) > 1_000_000  # it went over the cable
-    status, _, stderr = run(words(2, *command(tmp_path / "local.gru4rec")))
-    assert status == 0, stderr
+    local = together(2, *command(tmp_path / "local.gru4rec"))
+    assert [status for status, *_ in local] == [0, 0], local
     hosts_model, local_model = (load_bundle(tmp_path / f"{name}.gru4rec") for name in ("hosts", "local"))
     for name, values in local_model.weights.items():
         assert np.array_equal(hosts_model.weights[name], values), name
