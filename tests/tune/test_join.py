@@ -18,17 +18,20 @@ from tune.programs import LONG, Programs
 from tune.small_shop import by_place, call, study_of, words
 
 from gru4rec.tune import storage as storages
-from gru4rec.tune.job import no_folder
+from gru4rec.tune.job import no_folder, open_study
 from gru4rec.tune.output import trial_row
 from gru4rec.tune.storage import (
     LostStorageError,
     address_of,
     close_storage,
     has_tables,
+    making,
     open_storage,
+    quiet_optuna,
     storage_failed,
     wait_for_server,
 )
+from gru4rec.tune.study import Search
 
 STEADY = ["--sampler", "random", "--no-prune"]
 
@@ -102,6 +105,30 @@ def test_programs_that_start_at_once_begin_one_study_and_one_is_told_to_end(
     assert {(row["state"], row["reason"]) for row in rows} <= {("complete", None), ("lost", "interrupted")}
     assert {row["job"] for row in rows} <= {"slurm-7_1", "slurm-7_2"}
     assert not list(scratch.glob("gru4rec-tune-*"))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_study_is_made_by_one_program_at_a_time(kind: str, server: Server, tmp_path: Path) -> None:
+    quiet_optuna()
+    address = address_of(server.url if kind == "postgresql" else f"sqlite:///{tmp_path / 'study.db'}")
+    search = Search((), {}, "mrr", 20, "standard", "auto", "float32", ("", ""), "random", "none", 42)
+    opened: list[int] = []
+
+    def join() -> None:
+        with open_study(address, "one", search, [], opening="join", heartbeat_s=20) as (study, _):
+            opened.append(study._study_id)
+
+    programs = [threading.Thread(target=join) for _ in range(3)]
+    with making(address):
+        for program in programs:
+            program.start()
+        for program in programs:
+            program.join(0.3)
+        assert not opened
+    for program in programs:
+        program.join(60)
+    assert len(opened) == 3
+    assert len(set(opened)) == 1
 
 
 def test_watching_program_takes_the_best_so_far_when_time_is_up(shop: Path, tmp_path: Path) -> None:
