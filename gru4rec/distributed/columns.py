@@ -7,7 +7,7 @@ Dimensions: A lanes that are not empty, of all processes, H hidden units, M colu
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -35,24 +35,18 @@ class OwnColumns(Columns, Protocol):
 
 
 class ShardedAllItems(AllItems):
-    """Every item that the process holds, nothing sampled."""
+    """Every item that the process holds, nothing sampled.
+
+    Args:
+        *parts: As for :class:`AllItems`.
+        group: The processes.
+        **options: As for :class:`AllItems`.
+    """
 
     targets: tuple[Tensor, Tensor]
 
-    def __init__(
-        self,
-        model: GRU4RecModel,
-        optimizer: IndexedAdagradM,
-        kernels: ModuleType,
-        products: Products,
-        *,
-        n_lanes: int,
-        share: float,
-        scratch: Tensor,
-        log_support: Tensor,
-        group: Group,
-    ) -> None:
-        super().__init__(model, optimizer, kernels, products, n_lanes=n_lanes, share=share, scratch_N=scratch)
+    def __init__(self, *parts: Any, group: Group, **options: Any) -> None:
+        super().__init__(*parts, **options)
         self._group = group
 
     def _own_scores(self, hidden: Tensor, target: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,10 +71,14 @@ class ShardedStep(BatchStep):
         table = model.input_table.weight
         scratch = torch.zeros(len(table), dtype=torch.int32, device=model.device)
         self._log_support = log_support
-        columns_of = ShardedAllItems if model.settings.n_sample == "all" else ShardedSampledColumns
-        self._columns: OwnColumns = columns_of(
-            *common, n_lanes=n_lanes, share=1 / batch_size, scratch=scratch, log_support=log_support, group=group
-        )
+        size: dict[str, Any] = {"n_lanes": n_lanes, "share": 1 / batch_size}
+        self._columns: OwnColumns
+        if model.settings.n_sample == "all":
+            self._columns = ShardedAllItems(*common, **size, scratch_N=scratch, group=group)
+        else:
+            self._columns = ShardedSampledColumns(
+                *common, **size, scratch=scratch, log_support=log_support, group=group
+            )
         self._is_shared = model.input_table is model.Wy
         self._inputs = self._columns.shared_inputs if self._is_shared else RowGradients(table, n_lanes, scratch)
         self._gradients = [gradient for *_, gradient in self._stack.dense_updates]
