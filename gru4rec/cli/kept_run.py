@@ -122,8 +122,8 @@ def train_in_folder(
     if folder.is_ours:
         write_report(folder, tell)
     say(args, f"saved {folder.model}")
-    if stop.received:
-        raise StoppedError(f"the run had come to its end; nothing more is done. {folder.model} is there", stop.received)
+    if received := recorder.received():
+        raise StoppedError(f"the run had come to its end; nothing more is done. {folder.model} is there", received)
 
 
 def _group_of(gru: GRU4Rec) -> Group | None:

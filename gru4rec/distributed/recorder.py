@@ -80,6 +80,11 @@ class DistributedRecorder(RunRecorder):
         if not self._group.is_first:
             self._metrics = _NoMetrics()  # type: ignore[assignment]
 
+    def received(self) -> int:
+        """Return the signal that a process received, 0 if none did."""
+        here = torch.tensor(self._stop.received, device=self._group.device)
+        return int(self._group.gather(here).max())  # a signal may reach one process before others, or only one
+
     def _tidy_up(self) -> None:
         if self._group.is_first:
             super()._tidy_up()
@@ -130,8 +135,6 @@ class DistributedRecorder(RunRecorder):
         step = self._training.step
         assert isinstance(step, ShardedStep)
         self._is_agreed = step.wish = False
-        received = torch.tensor(self._stop.received, device=self._group.device)
-        self._stop.received = int(self._group.gather(received).max())  # a signal may reach one process before others
         super()._keep(position, hidden, ends=ends)
 
     def _total(self, of_weight: Callable[[torch.Tensor], torch.Tensor]) -> float:

@@ -169,6 +169,10 @@ class RunRecorder:
             self._keep(Position(self._epoch), [], ends=ends)
         return not is_over
 
+    def received(self) -> int:
+        """Return the signal that was received, 0 if none was; in all processes the same."""
+        return self._stop.received
+
     def _tidy_up(self) -> None:
         """Make the folder of checkpoints, and remove what a kill left there."""
         self.folder.checkpoint.parent.mkdir(exist_ok=True)
@@ -260,8 +264,12 @@ class RunRecorder:
             return
 
     def _keep(self, position: Position, hidden: list[torch.Tensor], *, ends: bool = False) -> None:
-        """Write a checkpoint, elsewhere if it must be the last one and there is no room; stop if told to."""
+        """Write a checkpoint, elsewhere if it must be the last one and there is no room; stop if told to.
+
+        A signal that comes meanwhile is for the next one.
+        """
         self._gru.check_finite()
+        received = self.received()
         more = {
             "metrics_bytes": self._metrics.n_bytes,
             "metrics_waiting": self._metrics.waiting,
@@ -271,7 +279,7 @@ class RunRecorder:
             "seconds_before": self._seconds_before,
         }
         paths = [self.folder.checkpoint]
-        if self._stop.received:
+        if received:
             paths.append(Path(tempfile.gettempdir()) / f"{self.folder.path.name}-checkpoint.safetensors")
         kept = None
         for path in paths:
@@ -283,7 +291,7 @@ class RunRecorder:
                 self._tell(f"warning: {error}")
         self._next_checkpoint = time.monotonic() + self._pace.checkpoint_seconds
         self._checkpoint_step = self._n_steps_before + self._step
-        if self._stop.received and not ends:
+        if received and not ends:
             where = f"epoch {position.epoch}, step {position.step}"
             if kept == self.folder.checkpoint:
                 how = "The same command with --resume goes on from there"
@@ -291,7 +299,7 @@ class RunRecorder:
                 how = f"Copy {kept} to {self.folder.checkpoint}, then the same command with --resume goes on from there"
             else:
                 how = "No checkpoint could be written; --resume goes on from the one before"
-            raise StoppedError(f"stopped at {where}. {how}", self._stop.received)
+            raise StoppedError(f"stopped at {where}. {how}", received)
 
     def _add_line(self, kind: str, position: Position, **more: Any) -> None:
         """Write a line: means since the line before, but an epoch's loss is that of the whole epoch."""

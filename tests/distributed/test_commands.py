@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from conftest import GOLDEN, ROOT
-from distributed.launching import descendants, ends_of, run, started, started_together, together, words
+from distributed.launching import HERE, descendants, run, started, together, words
 from doors import call
 
 from gru4rec.bundle import load_bundle
@@ -132,12 +132,10 @@ def written_anew(path: Path, patience_s: float = 100) -> Iterator[float]:
 
 def test_run_that_is_stopped_goes_on_with_other_numbers_of_processes(undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with started_together(3, RUN, *arguments(folder, "--checkpoint-every", 15)) as processes:
-        next(written_anew(folder / "checkpoints" / "last.safetensors"))
-        processes[-1].send_signal(signal.SIGTERM)
-        (status, _, stderr), *others = ends_of(processes)
+    line = [HERE / "late_signal_worker.py", *arguments(folder, "--checkpoint-every", 15)]
+    (status, _, stderr), *others = together(3, *line)
     assert [status, *(other for other, *_ in others)] == [143] * 3, stderr
-    assert stderr.count("with --resume goes on from there") == 1
+    assert stderr.count("stopped at epoch 1, step 17. The same command with --resume goes on from there") == 1
     assert [stderr for *_, stderr in others] == [""] * 2
     assert not (folder / "model.gru4rec").exists()
     status, _, stderr = call(run_command.main, arguments(folder, "--resume"))

@@ -139,9 +139,9 @@ def test_reloads_let_old_models_go(tmp_path: Path) -> None:
         for _ in range(3):
             assert service.ask("POST", "/admin/reload", headers=ADMIN)[0] == 200
         before = process.memory_info().rss
-        for _ in range(6):
+        for _ in range(20):
             assert service.ask("POST", "/admin/reload", headers=ADMIN)[0] == 200
-        assert process.memory_info().rss - before < 60e6
+        assert process.memory_info().rss - before < 20 * 33e6 / 2  # it goes up and down by up to 200 MB
 
 
 @pytest.mark.parametrize("words", [[], ["--workers", 2, "--stateless"]])
