@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gru4rec.bundle import Bundle, Status, load_bundle, save_bundle
-from gru4rec.config import Engine, HyperParameters, Precision, hyper_parameters, setting_values
+from gru4rec.config import Engine, HyperParameters, Precision, Tables, hyper_parameters, setting_values
 from gru4rec.data.batches import Negatives, SessionDataIterator
 from gru4rec.data.files import Columns
 from gru4rec.data.negatives import CheckedNegatives, SampleStore
@@ -30,7 +30,7 @@ from gru4rec.model.network import GRU4RecModel
 from gru4rec.model.scorer import GRUScorer, check_finite
 from gru4rec.serve.recommender import Exclude, LiveSession, Recommendations, Recommender
 from gru4rec.train.checkpoint import optimizer_state
-from gru4rec.train.engine import choose_engine, new_step
+from gru4rec.train.engine import check_tables, choose_engine, new_step
 from gru4rec.train.gpu_plan import CHUNK_STEPS
 from gru4rec.train.loop import EpochReport, Position, Recorder, Training, train
 from gru4rec.train.optim import IndexedAdagradM
@@ -105,6 +105,7 @@ class GRU4Rec:
         threads: int | None = None,
         engine: Engine = "auto",
         precision: Precision = "float32",
+        tables: Tables = "device",
         recorder: Recorder | None = None,
         keep_state: bool = False,
     ) -> GRU4Rec:
@@ -125,6 +126,8 @@ class GRU4Rec:
             engine: ``plain`` is the readable step, ``fast`` the one that computes the same several times faster;
                 ``auto`` is fast, or plain where a subclass has a loss of its own.
             precision: Of the matrix products: ``float32``, ``bf16``, or ``tf32`` on a GPU. Weights stay as they are.
+            tables: Where item matrices and their accumulators are while a GPU trains: ``device``, or ``host``: rows
+                that are touched visit the GPU, with the same results, and the model stays on the CPU.
             recorder: Watches the run, keeps checkpoints and goes on from one, such as a
                 :class:`gru4rec.runs.recorder.RunRecorder`.
             keep_state: Keep the optimiser's accumulators and velocities, in the model file too, for updates to go on
@@ -138,7 +141,7 @@ class GRU4Rec:
             DataError: The log cannot be used.
             DivergedError: The loss stopped being a number. The object is marked, and refuses to recommend.
         """
-        self.choose_engine(engine, precision)
+        self.choose_engine(engine, precision, tables)
         sessions = self._sessions(data, Columns(session_key=session_key, item_key=item_key, time_key=time_key))
         support = sessions.support()
         batches = self._batches(sessions, support, sample_cache_max_size, negatives)
@@ -156,8 +159,8 @@ class GRU4Rec:
 
         try:
             with cpu_threads(threads or threads_that_help(self.settings)), denormals_flushed():
-                self.model = self._new_model(initial_weights)
-                training = self._training(batches, engine, precision)
+                self.model = self._new_model(initial_weights, tables)
+                training = self._training(batches, engine, precision, tables)
                 start = Position() if recorder is None else recorder.begin(training)
                 self.n_epochs_done = start.epoch - 1
                 train(
@@ -185,7 +188,9 @@ class GRU4Rec:
         """
         check_finite(self._trained()[0])
 
-    def choose_engine(self, engine: Engine = "auto", precision: Precision = "float32") -> Engine:
+    def choose_engine(
+        self, engine: Engine = "auto", precision: Precision = "float32", tables: Tables = "device"
+    ) -> Engine:
         """Return the engine that :meth:`fit` would train with, ``fast`` or ``plain``.
 
         Raises:
@@ -202,7 +207,10 @@ class GRU4Rec:
                 raise ConfigError(
                     f"n_sample=all needs a loss that takes target_A=, and {self._loss} does not. Add it, or sample"
                 ) from None
-        return choose_engine(engine, precision, on_cpu=self.device.type == "cpu", own_loss=self._has_own_loss)
+        on_cpu = self.device.type == "cpu"
+        chosen = choose_engine(engine, precision, on_cpu=on_cpu, own_loss=self._has_own_loss)
+        check_tables(tables, chosen, self.settings, on_cpu=on_cpu)
+        return chosen
 
     def loss_fn_cross_entropy(self, scores_AM: Tensor, column_idx_M: Tensor, target_A: Tensor | None = None) -> Tensor:
         """Return the cross-entropy summed over lanes (A of them), with the logq correction.
@@ -241,7 +249,7 @@ class GRU4Rec:
             ModelFileError: The file cannot be used.
         """
         model, _, _ = self._trained()
-        model.load_state_dict(load_bundle(path).restore(device=self.device).state_dict())
+        model.load_state_dict(load_bundle(path).restore(device=model.device).state_dict())
 
     def bundle(self) -> Bundle:
         """Return what a model file holds. On a CPU its weights share memory with the model.
@@ -366,19 +374,21 @@ class GRU4Rec:
         checked = CheckedNegatives(negatives, n_sample=settings.n_sample, n_items=sessions.items.n_items)
         return SessionDataIterator(sessions, batch_size=settings.batch_size, negatives=checked)
 
-    def _new_model(self, initial_weights: Mapping[str, np.ndarray] | None) -> GRU4RecModel:
-        """Build the network and its weights; dropout masks get a generator of their own."""
+    def _new_model(self, initial_weights: Mapping[str, np.ndarray] | None, tables: Tables = "device") -> GRU4RecModel:
+        """Build the network and its weights; dropout masks get a generator of their own, where training runs."""
         assert self.items is not None
         rng = torch.Generator(device=self.device).manual_seed(self.settings.draw_seed)
         model = GRU4RecModel(self.items.n_items, self.settings, rng=rng)
-        model.to(device=self.device, dtype=self.dtype)
+        model.to(device="cpu" if tables == "host" else self.device, dtype=self.dtype)
         if initial_weights is None:
             initialise(model, seed=self.settings.seed)
         else:
             model.load_state_dict({name: torch.as_tensor(np.asarray(array)) for name, array in initial_weights.items()})
         return model.train()
 
-    def _training(self, batches: SessionDataIterator, engine: Engine, precision: Precision) -> Training:
+    def _training(
+        self, batches: SessionDataIterator, engine: Engine, precision: Precision, tables: Tables = "device"
+    ) -> Training:
         model, _, _ = self._trained()
         optimizer = IndexedAdagradM(model.parameters(), lr=self.settings.learning_rate, momentum=self.settings.momentum)
         step = new_step(
@@ -391,6 +401,7 @@ class GRU4Rec:
             n_steps=batches.n_steps,
             precision=precision,
             own_loss=self._has_own_loss,
+            device=self.device if tables == "host" else None,
         )
         return Training(model, optimizer, step, batches)
 

@@ -36,6 +36,10 @@ Precision = Literal["float32", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 """Of the matrix products in training; weights, their accumulators and evaluation keep the model's number type."""
 
+Tables = Literal["device", "host"]
+TABLES: tuple[Tables, ...] = get_args(Tables)
+"""Where item matrices are while a GPU trains: there, or in host memory, from which the rows that are touched visit."""
+
 DEFAULT_SEED = 42
 """Seeds the random draws of a run whose ``seed`` is not given, and the compatibility weights always."""
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gru4rec.config import ENGINES, PRECISIONS
+from gru4rec.config import ENGINES, PRECISIONS, TABLES
 from gru4rec.errors import GRU4RecError
 from gru4rec.evaluate.ranks import TIE_MODES
 
@@ -106,6 +106,16 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         choices=PRECISIONS,
         default="float32",
         help="of training's matrix products; bf16 is faster on large layers, tf32 on NVIDIA GPUs (float32)",
+    )
+
+
+def add_tables_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--tables``: where item matrices are while a GPU trains."""
+    parser.add_argument(
+        "--tables",
+        choices=TABLES,
+        default="device",
+        help="host: item matrices larger than the GPU stay in host memory, rows visit the GPU; same numbers (device)",
     )
 
 

@@ -112,6 +112,7 @@ def train_in_folder(
             threads=threads,
             engine=args.engine,
             precision=args.precision,
+            tables=args.tables,
             recorder=recorder,
         )
         output.training_time(time.perf_counter() - started)

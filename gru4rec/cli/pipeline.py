@@ -74,10 +74,11 @@ def train_model(
     """Train, in a run folder where one is named, and save where asked."""
     checkpoint_path = None if save_path is None else f"{save_path}.checkpoint"
     threads = args.threads or threads_that_help(gru.settings)
+    engine = gru.choose_engine(args.engine, args.precision, args.tables)
+    where = ", item matrices in host memory" if args.tables == "host" else ""
     say(
         args,
-        f"training on {gru.device} ({gru.choose_engine(args.engine, args.precision)} engine, {args.precision}, "
-        f"CPU threads: {threads}): "
+        f"training on {gru.device} ({engine} engine, {args.precision}, CPU threads: {threads}{where}): "
         f"{gru.settings.n_epochs} epochs of {sessions.n_targets:,} events",
     )
     if args.run_dir is not None:
@@ -102,6 +103,7 @@ def train_model(
                 threads=threads,
                 engine=args.engine,
                 precision=args.precision,
+                tables=args.tables,
                 keep_state=keep_state,
             )
     except KeyboardInterrupt:
@@ -138,9 +140,11 @@ def evaluate_model(args: argparse.Namespace, output: Output, gru: GRU4Rec, tests
     """Measure a GRU4Rec on every test log; see :func:`evaluate_scorer`."""
     if not tests:
         return []
+    scorer, seed = gru.scorer(), gru.settings.draw_seed
+    place = gru.device if gru.model is None else gru.model.device  # after --tables host on the CPU
     return [
-        evaluation.metrics(args.measure, args.eval_type, seed=gru.settings.draw_seed)
-        for evaluation in evaluate_scorer(args, output, gru.scorer(), gru.device, gru.settings.draw_seed, tests)
+        evaluation.metrics(args.measure, args.eval_type, seed=seed)
+        for evaluation in evaluate_scorer(args, output, scorer, place, seed, tests)
     ]
 
 

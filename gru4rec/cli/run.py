@@ -15,6 +15,7 @@ from gru4rec.cli.common import (
     add_measure_options,
     add_quiet_option,
     add_store_option,
+    add_tables_option,
     add_threads_option,
     guarded,
 )
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add_device_option(parser)
     add_threads_option(parser)
     add_engine_options(parser)
+    add_tables_option(parser)
     parser.add_argument(
         "-pm", "--primary_metric", choices=("recall", "mrr"), default="recall", help="what -lpm prints (recall)"
     )
@@ -103,7 +105,7 @@ def _run_with(args: argparse.Namespace, group: Group | None) -> int:
         hyper_parameters(given, where=where)  # so that the message names the flag or the file
         gru = new_model(group, model_class, args.device)
         gru.set_params(**given)
-        gru.choose_engine(args.engine, args.precision)
+        gru.choose_engine(args.engine, args.precision, args.tables)
         sessions = pipeline.read_sessions(args, args.path)
         tests = pipeline.read_tests(args, args.test, sessions.items)
         pipeline.print_settings(output, gru, list(given))

@@ -10,6 +10,7 @@ from gru4rec.cli.common import (
     add_engine_options,
     add_job_options,
     add_store_option,
+    add_tables_option,
     output_of,
     say,
 )
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-t", "--test", metavar="LOG", nargs="+", default=[], help="test logs to measure on")
     add_job_options(parser)
     add_engine_options(parser)
+    add_tables_option(parser)
     parser.add_argument(
         "--model",
         metavar="KIND",
@@ -89,7 +91,7 @@ def _run_with(args: argparse.Namespace, group: Group | None) -> int:
     given: dict[str, Any] = read_parameter_file(args.parameter_file) if args.parameter_file else {}
     given |= {name: value for name, value in vars(args).items() if name in HyperParameters.model_fields}
     gru = new_model(group, GRU4Rec, args.device).set_params(**given)
-    gru.choose_engine(args.engine, args.precision)
+    gru.choose_engine(args.engine, args.precision, args.tables)
     if group is None or group.is_first:
         pipeline.check_save_path(args.output, inputs=[args.path, *args.test, args.parameter_file, args.validate])
     sessions = pipeline.read_sessions(args, args.path)
@@ -116,7 +118,13 @@ def _train_baseline(args: argparse.Namespace) -> int:
     kind_of(args.model)
     names = (*HyperParameters.model_fields, "parameter_file", "run_dir")
     useless = [name.replace("run_dir", "run-dir") for name in names if getattr(args, name, None) is not None]
-    usual = {"engine": "auto", "precision": "float32", "sample_store_size": SAMPLE_STORE_SIZE, "keep_state": False}
+    usual = {
+        "engine": "auto",
+        "precision": "float32",
+        "tables": "device",
+        "sample_store_size": SAMPLE_STORE_SIZE,
+        "keep_state": False,
+    }
     useless += [
         name.replace("keep_state", "keep-state") for name, value in usual.items() if getattr(args, name) != value
     ]

@@ -23,7 +23,7 @@ from gru4rec.bundle import (
     replacing,
     vocabulary_tensors,
 )
-from gru4rec.config import Engine, Precision, setting_values
+from gru4rec.config import Engine, Precision, Tables, setting_values
 from gru4rec.data.batches import SessionDataIterator
 from gru4rec.distributed.files import ITEM_MATRICES, Part, read_part, reader_of, write_parts
 from gru4rec.distributed.group import Group
@@ -80,16 +80,20 @@ class DistributedGRU4Rec(GRU4Rec):
         gru.dtype = gru.model.dtype
         return gru
 
-    def choose_engine(self, engine: Engine = "auto", precision: Precision = "float32") -> Engine:
+    def choose_engine(
+        self, engine: Engine = "auto", precision: Precision = "float32", tables: Tables = "device"
+    ) -> Engine:
         """Return ``fast``: several processes train with no other engine.
 
         Raises:
             ConfigError: Another one is asked for.
         """
-        if super().choose_engine(engine, precision) != "fast":
+        if super().choose_engine(engine, precision, tables) != "fast":
             raise ConfigError(
                 "several processes train with the fast engine only. Leave --engine plain out, or torchrun"
             )
+        if tables != "device":
+            raise ConfigError("several processes spread the item matrices over their devices. Leave --tables out")
         return "fast"
 
     def check_finite(self) -> None:
@@ -172,7 +176,7 @@ class DistributedGRU4Rec(GRU4Rec):
         """
         return Part(values, self.shard if name.endswith(ITEM_MATRICES) else None)
 
-    def _new_model(self, initial_weights: Mapping[str, np.ndarray] | None) -> GRU4RecModel:
+    def _new_model(self, initial_weights: Mapping[str, np.ndarray] | None, tables: Tables = "device") -> GRU4RecModel:
         assert self.items is not None
         group = self.group
         self.shard = _shard(group, self.items.n_items)
@@ -191,7 +195,9 @@ class DistributedGRU4Rec(GRU4Rec):
             )
         return model.train()
 
-    def _training(self, batches: SessionDataIterator, engine: Engine, precision: Precision) -> Training:
+    def _training(
+        self, batches: SessionDataIterator, engine: Engine, precision: Precision, tables: Tables = "device"
+    ) -> Training:
         model, _, support = self._trained()
         optimizer = IndexedAdagradM(model.parameters(), lr=self.settings.learning_rate, momentum=self.settings.momentum)
         own_support = np.maximum(support[self.shard.rank :: self.shard.n_ranks], 1)

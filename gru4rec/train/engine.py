@@ -7,11 +7,12 @@ import logging
 import torch
 from torch import Tensor
 
-from gru4rec.config import ENGINES, PRECISIONS, Engine, Precision
+from gru4rec.config import ENGINES, PRECISIONS, TABLES, Engine, HyperParameters, Precision, Tables
 from gru4rec.errors import ConfigError
 from gru4rec.model.network import GRU4RecModel
 from gru4rec.train.fast_step import FastStep
 from gru4rec.train.gpu_step import GPUStep
+from gru4rec.train.host_tables import HostTablesStep
 from gru4rec.train.optim import IndexedAdagradM
 from gru4rec.train.step import LossFunction, PlainStep, Step
 
@@ -45,6 +46,32 @@ def choose_engine(engine: Engine, precision: Precision, *, on_cpu: bool, own_los
     return "plain" if engine == "plain" or own_loss else "fast"
 
 
+def check_tables(tables: Tables, engine: Engine, settings: HyperParameters, *, on_cpu: bool) -> None:
+    """Refuse item matrices in host memory where they would be of no use.
+
+    Args:
+        tables: ``host`` or ``device``.
+        engine: From :func:`choose_engine`.
+        settings: Of the model.
+        on_cpu: Whether training runs on a CPU.
+
+    Raises:
+        ConfigError: An unknown name, or what does not go together.
+    """
+    if tables not in TABLES:
+        raise ConfigError(f"unknown tables {tables!r}. Choose from {', '.join(TABLES)}")
+    if tables == "device":
+        return
+    if on_cpu:
+        raise ConfigError("tables=host is for GPUs: a CPU has them in host memory anyway. Leave it out")
+    if engine == "plain":
+        raise ConfigError("tables=host needs the fast engine. Leave engine=plain and losses of your own out")
+    if settings.n_sample == "all":
+        raise ConfigError(
+            "tables=host moves the rows that a step touches, and n_sample=all touches all. Give a number for n_sample"
+        )
+
+
 def new_step(
     engine: Engine,
     model: GRU4RecModel,
@@ -56,13 +83,28 @@ def new_step(
     n_steps: int | None = None,
     precision: Precision = "float32",
     own_loss: bool = False,
+    device: torch.device | None = None,
 ) -> Step:
-    """Return the step that an engine's name stands for; arguments as for :func:`choose_engine` and the steps."""
-    on_cpu, batch_size = model.device.type == "cpu", model.settings.batch_size
+    """Return the step that an engine's name stands for; arguments as for :func:`choose_engine` and the steps.
+
+    With ``device`` that of :class:`gru4rec.train.host_tables.HostTablesStep`.
+    """
+    on_cpu, batch_size = (device or model.device).type == "cpu", model.settings.batch_size
     if choose_engine(engine, precision, on_cpu=on_cpu, own_loss=own_loss) == "plain":
         return PlainStep(model, optimizer, loss_function, n_lanes=n_lanes, batch_size=batch_size)
     if precision == "bf16" and on_cpu and not _has_bf16():
         _log.warning("this CPU has no instructions for bfloat16: precision=bf16 will be slower than float32")
+    if device is not None:
+        return HostTablesStep(
+            model,
+            optimizer,
+            log_support_N,
+            device=device,
+            n_lanes=n_lanes,
+            batch_size=batch_size,
+            n_steps=n_steps,
+            precision=precision,
+        )
     if not on_cpu and model.settings.n_sample != "all":
         return GPUStep(
             model,

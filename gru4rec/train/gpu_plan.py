@@ -6,6 +6,7 @@ Dimensions: B lanes, S sampled negatives, M = B + S score columns, W steps betwe
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,30 @@ CHUNK_STEPS = 256
 
 CHUNK_NUMBERS = 1 << 22
 """Integers that are laid out at once, at most: 16 MiB."""
+
+
+class Chunk(NamedTuple):
+    """What some steps read, as it comes from the log.
+
+    Attributes:
+        n_steps: Steps.
+        lanes: Int32 (4, P), for each lane that is not empty: step x B + lane, input item, target item, going on.
+        negatives: Int32 (C, S), zeros for steps that fill up an epoch's last unit.
+    """
+
+    n_steps: int
+    lanes: np.ndarray
+    negatives: np.ndarray
+
+
+def chunk_steps(n_waiting: int, max_steps: int | None = None) -> int:
+    """Return how many steps are laid out at once, at most: whole units, one at least.
+
+    Args:
+        n_waiting: Steps between two updates.
+        max_steps: Not more than these; None: ``CHUNK_STEPS``.
+    """
+    return n_waiting * max(1, min(CHUNK_STEPS, CHUNK_STEPS if max_steps is None else max_steps) // n_waiting)
 
 
 class ChunkPlan:
@@ -33,6 +58,7 @@ class ChunkPlan:
         n_waiting: Steps between two updates.
         is_shared: Whether input vectors are rows of the output matrix.
         device: Where the steps run.
+        max_steps: Steps that are laid out at once, at most; None: ``CHUNK_STEPS``.
 
     Attributes:
         n_steps: Steps that are laid out at once.
@@ -47,7 +73,15 @@ class ChunkPlan:
     """
 
     def __init__(
-        self, *, n_items: int, n_lanes: int, n_sample: int, n_waiting: int, is_shared: bool, device: torch.device
+        self,
+        *,
+        n_items: int,
+        n_lanes: int,
+        n_sample: int,
+        n_waiting: int,
+        is_shared: bool,
+        device: torch.device,
+        max_steps: int | None = None,
     ) -> None:
         self._n_items, self._n_lanes, self._n_sample, self._n_waiting = n_items, n_lanes, n_sample, n_waiting
         self._is_shared, self._device = is_shared, device
@@ -56,7 +90,7 @@ class ChunkPlan:
         shapes = [lanes, lanes, lanes, lanes, (n_waiting, n_lanes + n_sample)]
         shapes += [(3, n_columns + n_inputs)] if is_shared else [(3, n_columns), (3, n_inputs)]
         sizes = [math.prod(shape) for shape in shapes]
-        n_units = max(1, min(CHUNK_STEPS // n_waiting, CHUNK_NUMBERS // sum(sizes)))
+        n_units = max(1, min(chunk_steps(n_waiting, max_steps) // n_waiting, CHUNK_NUMBERS // sum(sizes)))
         self.n_steps = n_units * n_waiting
         self._rows = torch.zeros(n_units, sum(sizes), dtype=torch.int32, device=device)
         self._row = torch.zeros(1, sum(sizes), dtype=torch.int32, device=device)
@@ -68,16 +102,13 @@ class ChunkPlan:
         """Set the attributes to those of a unit, int64 (1,) on the device."""
         torch.index_select(self._rows, 0, unit, out=self._row)
 
-    def fill(self, batches: SessionDataIterator, first: int, ends_T: np.ndarray) -> int:
-        """Lay out the steps from ``first`` on.
+    def take(self, batches: SessionDataIterator, first: int, ends_T: np.ndarray) -> Chunk:
+        """Read the steps from ``first`` on, as many as are laid out at once.
 
         Args:
             batches: The epoch.
             first: A step.
             ends_T: As in its schedule.
-
-        Returns:
-            How many steps were laid out.
         """
         schedule, items_at = batches.schedule, batches.sessions.items_at
         start = int(ends_T[first - 1]) if first else 0
@@ -91,8 +122,11 @@ class ChunkPlan:
         if batches.negatives is not None:
             for negatives_S in negatives[: len(n_active)]:
                 negatives_S[:] = batches.negatives.next()
-        self._lay_out(self._sent(lanes), self._sent(negatives))
-        return len(n_active)
+        return Chunk(len(n_active), lanes, negatives)
+
+    def lay_out(self, chunk: Chunk) -> None:
+        """Lay out the steps of a chunk on the device; the program does not wait for it."""
+        self._lay_out(self._sent(chunk.lanes), self._sent(chunk.negatives))
 
     def clear(self) -> None:
         """Lay out one unit of nothing but empty lanes."""
@@ -108,8 +142,8 @@ class ChunkPlan:
         """Write rows of C steps.
 
         Args:
-            lanes_4P: Int32 (4, P), for each lane that is not empty: step x B + lane, input item, target item, going on.
-            negatives_CS: Int32 (C, S).
+            lanes_4P: See :class:`Chunk`.
+            negatives_CS: See :class:`Chunk`.
         """
         n_lanes, n_items = self._n_lanes, self._n_items
         dense = lanes_4P.new_zeros(4, len(negatives_CS) * n_lanes)

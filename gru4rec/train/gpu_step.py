@@ -17,11 +17,11 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from gru4rec.config import Precision
+from gru4rec.config import HyperParameters, Precision
 from gru4rec.data.batches import SessionDataIterator
 from gru4rec.model.network import GRU4RecModel
 from gru4rec.train.columns import loss_and_gradients
-from gru4rec.train.gpu_plan import ChunkPlan
+from gru4rec.train.gpu_plan import Chunk, ChunkPlan
 from gru4rec.train.kernels import torch_ops
 from gru4rec.train.optim import IndexedAdagradM
 from gru4rec.train.products import Products, gpu_products
@@ -39,6 +39,11 @@ def gpu_kernels(dtype: torch.dtype) -> ModuleType:
         return torch_ops
     kernels = importlib.import_module("gru4rec.train.kernels.triton_ops")
     return kernels if dtype == torch.float32 or kernels.EXACT_IN_FLOAT64 else torch_ops
+
+
+def steps_between_updates(settings: HyperParameters, n_steps: int | None) -> int:
+    """Return how many steps' gradients wait at once in epochs of ``n_steps``, None if that is not known."""
+    return settings.grad_accumulation if n_steps is None else min(settings.grad_accumulation, n_steps)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class GPUStep:
         n_lanes: Lanes of the schedule.
         batch_size: Nominal batch size, what losses are divided by; at least ``n_lanes``.
         n_steps: Steps of an epoch, if known: no more gradients wait than that.
+        max_steps: Steps that are laid out at once, at most; None: as many as are of use.
         precision: Of the matrix products.
         kernels: Element-wise parts; if None Triton's, or on a CPU those in torch.
         capture: Whether steps become a CUDA graph. A CPU, where tests run, runs them one by one.
@@ -83,13 +89,14 @@ class GPUStep:
         n_lanes: int,
         batch_size: int,
         n_steps: int | None = None,
+        max_steps: int | None = None,
         precision: Precision = "float32",
         kernels: ModuleType | None = None,
         capture: bool = True,
     ) -> None:
         self.model, self.optimizer, self._device, settings = model, optimizer, model.device, model.settings
         assert settings.n_sample != "all"
-        n_waiting = settings.grad_accumulation if n_steps is None else min(settings.grad_accumulation, n_steps)
+        n_waiting = steps_between_updates(settings, n_steps)
         n_sample, on_gpu = settings.n_sample, self._device.type == "cuda"
         self._captures, self._precision = capture and on_gpu, precision
         self._kernels = kernels or (gpu_kernels(model.dtype) if on_gpu else torch_ops)
@@ -101,7 +108,7 @@ class GPUStep:
         self._scores, self._offset = new(n_lanes, n_lanes + n_sample), new(n_lanes + n_sample)
         self._plan = ChunkPlan(
             n_items=model.n_items, n_lanes=n_lanes, n_sample=n_sample, n_waiting=n_waiting,
-            is_shared=model.input_table is model.Wy, device=self._device,
+            is_shared=model.input_table is model.Wy, device=self._device, max_steps=max_steps,
         )  # fmt: skip
         self._unit = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._losses_UW = new(self._plan.n_steps // n_waiting, n_waiting)
@@ -137,10 +144,11 @@ class GPUStep:
         self._stack.forget()
         arrived = None
         for first in range(0, batches.n_steps, self._plan.n_steps):
+            chunk = self._plan.take(batches, first, ends_T)
             with self._at_work():
-                n_steps = self._plan.fill(batches, first, ends_T)
-                self._run(-(-n_steps // len(self._places)))
-                on_their_way = self._send_losses(n_steps)
+                self._plan.lay_out(self._ready(chunk))
+                self._run(-(-chunk.n_steps // len(self._places)))
+                on_their_way = self._send_losses(chunk.n_steps)
             if arrived is not None:
                 yield arrived()
             arrived = on_their_way
@@ -152,6 +160,10 @@ class GPUStep:
 
     def restore(self, hidden: Sequence[Tensor]) -> None:
         """See :class:`gru4rec.train.step.Step`; an epoch starts with states of its own."""
+
+    def _ready(self, chunk: Chunk) -> Chunk:
+        """Return a chunk whose items are named by rows of ``model``'s item matrices: here they are as they come."""
+        return chunk
 
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[None]:

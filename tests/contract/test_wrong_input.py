@@ -408,6 +408,7 @@ SETTING_ROWS = [
     settings("layers=4", "precision=tf32", "NVIDIA GPUs", "Give precision=bf16", flags=["--precision", "tf32"]),
     settings("layers=4", "precision=bf16", "needs the fast engine", "Give engine=fast",
              flags=["--precision", "bf16", "--engine", "plain"]),
+    settings("layers=4", "tables=host is for GPUs", "Leave it out", flags=["--tables", "host"]),
     settings("n_sample=all,logq=1", "logq corrects for sampling", "n_sample=all", "Set logq=0"),
     settings("n_sample=0,batch_size=1", "n_sample=0 with batch_size=1", "no negative", "Raise one"),
     settings("embedding=16", "embedding=16", "constrained_embedding=True", "Set constrained_embedding=False"),

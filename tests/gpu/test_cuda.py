@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import GOLDEN
 from torch import Tensor
 from unit.test_gpu_step import EVEN, MODES, UNEVEN, assert_same, new_batches, new_step, train
+from unit.test_host_tables import SIZES, train_from_host
 
-from gru4rec.train import gpu_plan, gpu_step
+from gru4rec.api import GRU4Rec, batch_eval
+from gru4rec.train import gpu_plan, gpu_step, host_tables
 from gru4rec.train.gpu_step import GPUStep, gpu_kernels
 from gru4rec.train.kernels import torch_ops
 from gru4rec.train.step import PlainStep
@@ -189,3 +193,32 @@ def test_long_run_learns_what_the_plain_step_learns() -> None:
     plain, fast = train(step, new_batches(LENGTHS, BASE, **REAL), 5), run(BASE, n_epochs=5)
     mean, other = (result["losses of epoch 4"].double().mean().item() for result in (plain, fast))
     assert abs(mean - other) < 1e-3 * mean
+
+
+@both_losses
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("max_bytes", [1, 1_000_000, 1 << 30])
+def test_rows_that_visit_the_gpu_give_the_bits_of_rows_that_stay(
+    monkeypatch: pytest.MonkeyPatch, max_bytes: int, loss: str, mode: str
+) -> None:
+    monkeypatch.setattr(host_tables, "VISITING_BYTES", max_bytes)
+    settings = {
+        "loss": loss, "layers": [8], "n_sample": 11, "momentum": 0.3, "logq": 0.8 if loss == "cross-entropy" else 0.0,
+        "dropout_p_embed": 0.2, "dropout_p_hidden": 0.1, "grad_accumulation": 2, **MODES[mode],
+    }  # fmt: skip
+    step = new_step(GPUStep, settings, torch.float32, device="cuda", **SIZES)
+    expected = train(step, new_batches(UNEVEN, settings, **SIZES))
+    assert_same_bits(train_from_host(settings, "cuda"), {name: values.cpu() for name, values in expected.items()})
+
+
+def test_a_run_with_tables_on_the_host_is_that_of_one_on_the_gpu(tmp_path: Path) -> None:
+    metrics = []
+    for tables in ("device", "host"):
+        gru = GRU4Rec(device="cuda", layers=[16], n_sample=32, batch_size=12, n_epochs=2)
+        gru.fit(GOLDEN / "train.tsv", tables=tables, on_epoch=lambda report: None)
+        assert gru.bundle().weights["Wy.weight"].shape[1] == 16
+        assert gru.model is not None
+        assert gru.model.device.type == ("cpu" if tables == "host" else "cuda")
+        gru.savemodel(path := tmp_path / f"{tables}.gru4rec")
+        metrics.append(batch_eval(GRU4Rec.loadmodel(path, device="cpu"), GOLDEN / "test.tsv", cutoff=[1, 5, 20]))
+    assert metrics[0] == metrics[1]

@@ -165,6 +165,7 @@ def test_train_evaluate_and_recommend_take_baselines(tmp_path: Path, capsys: pyt
         (["-ps", "k=3"], "-ps is for baselines here"),
         (["--model", "pop", "--engine", "plain"], "--engine has no effect on a pop"),
         (["--model", "pop", "--precision", "bf16"], "--precision has no effect on a pop"),
+        (["--model", "pop", "--tables", "host"], "--tables has no effect on a pop"),
         (["--model", "pop", "-ss", "7"], "--sample_store_size has no effect on a pop"),
         (["--model", "pop", "-d", "cuda"], "--device cuda: a pop computes on the CPU"),
     ],
