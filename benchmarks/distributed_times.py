@@ -34,9 +34,13 @@ from benchmarks.timing import Setup
 from benchmarks.workload import ROOT, Popularity
 from gru4rec.data.session_map import write_session_map
 
-_SHAPES = {  # lanes, hidden units, items, steps
-    "memory": [(128, 128, 2_000_000, 60)],
-    "speed": [(32, 100, 18_000, 1500), (80, 224, 40_000, 600), (240, 512, 60_000, 100)],
+_SHARED = {"constrained_embedding": True}
+_SHAPES = {  # lanes, hidden units, items, steps, input mode
+    "memory": [
+        (128, 128, 2_000_000, 60, _SHARED),
+        (128, 128, 2_000_000, 60, {"constrained_embedding": False, "embedding": 128}),
+    ],
+    "speed": [(32, 100, 18_000, 1500, _SHARED), (80, 224, 40_000, 600, _SHARED), (240, 512, 60_000, 100, _SHARED)],
 }
 _MOMENTUM = 0.1
 
@@ -64,13 +68,21 @@ def main() -> None:
 
 def _measured(part: str, ranks: list[int], n_runs: int) -> Part:
     rows: list[Row] = []
-    for n_lanes, n_hidden, n_items, n_steps in _SHAPES[part]:
+    for n_lanes, n_hidden, n_items, n_steps, mode in _SHAPES[part]:
         with tempfile.TemporaryDirectory(prefix="gru4rec-distributed-") as folder:
             log = Path(folder) / "log.sessions"
             write_session_map(Popularity(n_items).even_sessions(n_lanes=n_lanes, n_steps=n_steps), log)
-            settings = {"layers": n_hidden, "batch_size": n_lanes, "momentum": _MOMENTUM, "n_epochs": 1, "seed": 1}
+            settings = {
+                "layers": n_hidden,
+                "batch_size": n_lanes,
+                "momentum": _MOMENTUM,
+                "n_epochs": 1,
+                "seed": 1,
+                **mode,
+            }
             runs = [{n: _run(log, settings, n) for n in (0, *ranks)} for _ in range(n_runs)]
-        shape: Row = {"items": n_items, "n_hidden": n_hidden, "n_lanes": n_lanes}
+        matrices = "shared" if mode is _SHARED else "separate"
+        shape: Row = {"items": n_items, "n_hidden": n_hidden, "n_lanes": n_lanes, "matrices": matrices}
         for n in (0, *ranks):
             row = shape | {"what": "one process" if n == 0 else f"torchrun, {n}"}
             row |= {key: _median(run[n][key] for run in runs) for key in runs[0][n]}
@@ -78,7 +90,8 @@ def _measured(part: str, ranks: list[int], n_runs: int) -> Part:
             row["x_memory"] = _median(run[n]["peak_mb"] / run[0]["peak_mb"] for run in runs)
             rows.append(row)
     columns = [
-        Column("items", "items", ","), Column("lanes", "n_lanes"), Column("H", "n_hidden"), Column("processes", "what"),
+        Column("items", "items", ","), Column("lanes", "n_lanes"), Column("H", "n_hidden"),
+        Column("inputs", "matrices"), Column("processes", "what"),
         Column("steps/s", "steps_per_s", ".1f"), Column("x one process", "x_alone", ".2f"),
         Column("largest process, MB", "peak_mb", ".0f"), Column("x one process", "x_memory", ".2f"),
         Column("KB a step and process", "kb_a_step", ".0f"),

@@ -361,7 +361,7 @@ class GRU4Rec:
         if self.device.type == "cuda":  # short draws, while the GPU works on the steps before
             cache_size = min(cache_size, CHUNK_STEPS * settings.n_sample)
         if negatives is None:
-            store = SampleStore(
+            store = self._new_store(
                 support,
                 n_sample=settings.n_sample,
                 sample_alpha=settings.sample_alpha,
@@ -373,6 +373,9 @@ class GRU4Rec:
             return batches
         checked = CheckedNegatives(negatives, n_sample=settings.n_sample, n_items=sessions.items.n_items)
         return SessionDataIterator(sessions, batch_size=settings.batch_size, negatives=checked)
+
+    def _new_store(self, support: np.ndarray, **options: Any) -> SampleStore:
+        return SampleStore(support, **options)
 
     def _new_model(self, initial_weights: Mapping[str, np.ndarray] | None, tables: Tables = "device") -> GRU4RecModel:
         """Build the network and its weights; dropout masks get a generator of their own, where training runs."""

@@ -13,7 +13,7 @@ import numpy as np
 from gru4rec.data.batches import Negatives
 from gru4rec.errors import ConfigError, DataError
 
-_CHUNK = 1 << 18
+CHUNK = 1 << 18
 """Draws made in one go: 2 MB of uniform numbers, whatever the size of the store."""
 
 
@@ -84,9 +84,9 @@ class SampleStore:
             raise ConfigError(
                 f"sample_store_size={cache_size} is negative. Give the number of ids to draw at once, or 0"
             )
-        weights = np.asarray(support, dtype=np.float64) ** sample_alpha
         self.n_sample = n_sample
-        self._cumulative = np.cumsum(weights)
+        self._cumulative = np.asarray(support, dtype=np.float64) ** sample_alpha
+        np.cumsum(self._cumulative, out=self._cumulative)
         self._rng = rng
         self._steps_per_fill = max(1, cache_size // max(1, n_sample))
         self._store = np.empty((0, n_sample), dtype=np.int32)
@@ -118,6 +118,9 @@ class SampleStore:
 
     @cached_property
     def _look_up(self) -> Callable[[np.ndarray, np.ndarray], None]:
+        return self._new_look_up()
+
+    def _new_look_up(self) -> Callable[[np.ndarray, np.ndarray], None]:
         from gru4rec.data.draws import look_up  # loads Numba
 
         return look_up(self._cumulative)
@@ -125,8 +128,8 @@ class SampleStore:
     def _refill(self) -> None:
         """Draw the next part of the sequence."""
         drawn = np.empty(self._steps_per_fill * self.n_sample, dtype=np.int32)
-        for start in range(0, len(drawn), _CHUNK):
-            chunk = drawn[start : start + _CHUNK]
+        for start in range(0, len(drawn), CHUNK):
+            chunk = drawn[start : start + CHUNK]
             self._look_up(self._rng.random(len(chunk)), chunk)
         self._store = drawn.reshape(self._steps_per_fill, self.n_sample)
         self._step = 0

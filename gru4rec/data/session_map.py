@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import mmap
 import os
 import secrets
 import shutil
@@ -119,11 +120,14 @@ def open_session_map(folder: str | Path, *, verify: bool = False) -> Sessions:
             _check_sum(name, content, header)
         if verify:
             _check_range(arrays[_ITEM_IDX], header["n_items"])
+        items = _vocabulary(ids, header["n_items"])
+        for content in (*arrays.values(), ids):
+            give_back(content)
         return Sessions(
             item_idx=arrays[_ITEM_IDX],
             offsets=arrays[_OFFSETS],
             start_time=arrays[_START_TIME],
-            items=_vocabulary(ids, header["n_items"]),
+            items=items,
             source=header["source"],
             item_support=arrays[_SUPPORT],
             **{name: header[name] for name in _COUNTS},
@@ -148,6 +152,17 @@ def load_sessions(
         return Sessions.from_log(load_events(data, columns=columns, trust_pickle=trust_pickle), vocabulary)
     sessions = replace(open_session_map(data), source=str(data))  # messages call it what the caller does
     return sessions if vocabulary is None else sessions.with_vocabulary(vocabulary)
+
+
+def give_back(mapped: np.ndarray) -> None:
+    """Give back the memory of an array that lies in a mapped file; it is read again when it is used.
+
+    The system usually has it in its cache. Nothing happens to other arrays.
+    """
+    while isinstance(mapped, np.ndarray) and not isinstance(mapped, np.memmap):
+        mapped = mapped.base  # type: ignore[assignment]
+    if isinstance(mapped, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def ids_as_bytes(items: Vocabulary) -> pa.Buffer:

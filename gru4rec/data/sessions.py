@@ -154,9 +154,11 @@ class Sessions:
         return int(np.count_nonzero(self.lengths == 1))
 
     def support(self) -> np.ndarray:
-        """Return int64 (n_items,), the number of events of each item; the caller's own array."""
+        """Return int64 (n_items,), the number of events of each item; not to be written to where it was known."""
         if self.item_support is not None:
-            return self.item_support.copy()
+            known = self.item_support.view()
+            known.flags.writeable = False
+            return known
         return np.bincount(self.item_idx, minlength=self.items.n_items)
 
     def check_offsets(self) -> None:

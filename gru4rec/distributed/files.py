@@ -24,7 +24,7 @@ from gru4rec.distributed.group import Group
 from gru4rec.errors import GRU4RecError, ModelFileError
 from gru4rec.model.shard import Shard
 
-_BLOCK_BYTES = 8_000_000
+_BLOCK_BYTES = 2_000_000
 """Of a matrix that are sent and written at once."""
 _TYPES = {
     "float64": "F64", "float32": "F32", "int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL",

@@ -5,6 +5,7 @@ The same calls are made in all processes, with the same arguments; what they ret
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from gru4rec.bundle import (
 )
 from gru4rec.config import Engine, Precision, Tables, setting_values
 from gru4rec.data.batches import SessionDataIterator
+from gru4rec.data.negatives import SampleStore
+from gru4rec.data.session_map import give_back
+from gru4rec.distributed.draws import SharedStore
 from gru4rec.distributed.files import ITEM_MATRICES, Part, read_part, reader_of, write_parts
 from gru4rec.distributed.group import Group
 from gru4rec.distributed.scorer import ShardedScorer
@@ -153,9 +157,7 @@ class DistributedGRU4Rec(GRU4Rec):
         state = self.training_state
         arrays = {name: self.part_of(name, values) for name, values in model.state_dict().items()}
         arrays |= {name: self.part_of(name, torch.from_numpy(array)) for name, array in (state or {}).items()}
-        texts = {
-            name: Part(torch.from_numpy(np.array(array))) for name, array in vocabulary_tensors(items, support).items()
-        }
+        texts = {name: Part(_as_tensor(array)) for name, array in vocabulary_tensors(items, support).items()}
         content = content_of(self.settings, self.status, self.n_epochs_done)
         version = format_version_of(state)
         write_parts(
@@ -175,6 +177,9 @@ class DistributedGRU4Rec(GRU4Rec):
             values: What this process holds.
         """
         return Part(values, self.shard if name.endswith(ITEM_MATRICES) else None)
+
+    def _new_store(self, support: np.ndarray, **options: Any) -> SampleStore:
+        return SharedStore(support, self.group, **options)
 
     def _new_model(self, initial_weights: Mapping[str, np.ndarray] | None, tables: Tables = "device") -> GRU4RecModel:
         assert self.items is not None
@@ -201,6 +206,7 @@ class DistributedGRU4Rec(GRU4Rec):
         model, _, support = self._trained()
         optimizer = IndexedAdagradM(model.parameters(), lr=self.settings.learning_rate, momentum=self.settings.momentum)
         own_support = np.maximum(support[self.shard.rank :: self.shard.n_ranks], 1)
+        give_back(support)
         step = ShardedStep(
             model,
             optimizer,
@@ -218,6 +224,12 @@ def _shard(group: Group, n_items: int) -> Shard:
     if n_items < group.n_ranks:
         raise ConfigError(f"{group.n_ranks} processes cannot share {n_items} items. Start {n_items} or fewer")
     return Shard(group.rank, group.n_ranks, n_items)
+
+
+def _as_tensor(array: np.ndarray) -> torch.Tensor:
+    """Return an array as a tensor that is only read: ids lie in a mapped file, which torch warns of."""
+    with warnings.catch_warnings(action="ignore"):
+        return torch.from_numpy(array)
 
 
 def _put(path: Path, write: Callable[[Path], None]) -> None:

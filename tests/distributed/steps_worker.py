@@ -18,8 +18,10 @@ from torch import Tensor
 
 from gru4rec.config import hyper_parameters
 from gru4rec.data.batches import Batch
+from gru4rec.data.negatives import SampleStore
 from gru4rec.data.sessions import Sessions
 from gru4rec.data.vocabulary import Vocabulary
+from gru4rec.distributed.draws import SharedStore
 from gru4rec.distributed.group import Group, joined
 from gru4rec.distributed.scorer import ShardedScorer
 from gru4rec.distributed.step import ShardedStep
@@ -131,10 +133,32 @@ def check_ranks(group: Group) -> None:
         np.testing.assert_array_equal(actual.lists_TK, expected.lists_TK)
 
 
+def check_draws(group: Group) -> None:
+    """Compare negatives with those of one process: few items and many, some of which nearly always come."""
+    rng = np.random.default_rng(2)
+    for support in (
+        np.ones(N_ITEMS),
+        rng.integers(1, 50, N_ITEMS),
+        rng.zipf(1.3, 5000),
+        np.array([1, 1, 1, 1, 10**14]),
+    ):
+        for alpha in (0.0, 0.5, 1.0):
+            options = {"n_sample": 700, "sample_alpha": alpha, "cache_size": 1500}
+            whole, shared = (
+                kind(*parts, **options, rng=np.random.default_rng(3))
+                for kind, parts in ((SampleStore, (support,)), (SharedStore, (support, group)))
+            )
+            whole.skip(2)
+            shared.skip(2)
+            for _ in range(5):
+                np.testing.assert_array_equal(shared.next(), whole.next())
+
+
 def main() -> None:
     torch.set_num_threads(1)
     with joined(torch.device("cpu")) as group:
         check_ranks(group)
+        check_draws(group)
         largest = [check(settings, group) for settings in itertools.islice(all_settings(), 0, None, int(sys.argv[1]))]
         print(json.dumps({"rank": group.rank, "n_settings": len(largest), "largest": max(largest)}), flush=True)
 

@@ -57,7 +57,7 @@ def test_sequence_does_not_depend_on_the_size_of_the_store(cache_size: int, n_sa
 
 def test_draws_in_chunks_are_those_of_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """Restates the sequence: uniform numbers in one go, scaled, looked up in the cumulative sum."""
-    monkeypatch.setattr(negatives, "_CHUNK", 100)
+    monkeypatch.setattr(negatives, "CHUNK", 100)
     support = np.random.default_rng(3).integers(1, 1000, size=300)
     cumulative = np.cumsum(support**0.5)
     points = np.random.default_rng(5).random(12 * 64) * cumulative[-1]

@@ -54,12 +54,32 @@ def test_draws_equal_searchsorted_also_on_and_beside_every_border(
         np.testing.assert_array_equal(found(cumulative, uniform), expected(cumulative, uniform))
 
 
+@pytest.mark.parametrize("have_numba", [True, False])
+@given(support=supports, n_parts=st.integers(1, 4), seed=st.integers(0, 9))
+def test_parts_of_a_distribution_find_what_the_whole_does(
+    have_numba: bool, support: list[int], n_parts: int, seed: int
+) -> None:
+    cumulative = np.cumsum(np.array(support, dtype=np.float64))
+    borders = cumulative / cumulative[-1]
+    uniform = np.concatenate([np.random.default_rng(seed).random(50), with_neighbours(borders)])
+    right = expected(cumulative, uniform)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(draws, "HAVE_NUMBA", have_numba and draws.HAVE_NUMBA)
+        for items in np.array_split(np.arange(len(support)), min(n_parts, len(support))):
+            below = float(cumulative[items[0] - 1]) if items[0] else 0.0
+            in_part = np.full(len(uniform), -1, dtype=np.int32)
+            part = cumulative[items[0] : items[-1] + 1]
+            draws.look_up(part, below=below, total=cumulative[-1])(uniform, in_part)
+            np.testing.assert_array_equal(in_part + items[0], np.clip(right, items[0], items[-1]))
+
+
 @given(supports, st.integers(0, 9))
 def test_walk_mends_whatever_the_guide_says(support: list[int], seed: int) -> None:
     cumulative = np.cumsum(np.array(support, dtype=np.float64))
     rng = np.random.default_rng(seed)
     uniform, items = rng.random(100), np.empty(100, dtype=np.int32)
-    draws._walk(cumulative, rng.integers(0, len(support), size=7).astype(np.int32), uniform, items)
+    guide = rng.integers(0, len(support), size=7).astype(np.int32)
+    draws._walk(cumulative, guide, 0.0, cumulative[-1], uniform, items)
     np.testing.assert_array_equal(items, expected(cumulative, uniform))
 
 
