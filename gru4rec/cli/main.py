@@ -32,7 +32,7 @@ from gru4rec.cli import (
     verify_export,
 )
 from gru4rec.cli.common import guarded
-from gru4rec.cli.processes import parsed
+from gru4rec.cli.processes import check_alone, parsed
 
 _COMMANDS = {
     "demo": demo,
@@ -65,7 +65,13 @@ def command() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     args = parsed(_parser(), argv)
-    return guarded(lambda: int(args.run(args)))
+    return guarded(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.run is not train.run:
+        check_alone(f"gru4rec {args.command}")
+    return int(args.run(args))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="gru4rec", description="Session-based recommendation: from a click log to the next item."
     )
     parser.add_argument("--version", action="version", version=f"gru4rec {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for name, module in _COMMANDS.items():
         command = commands.add_parser(name, help=module.HELP, description=f"{module.HELP[0].upper()}{module.HELP[1:]}.")
         module.add_arguments(command)

@@ -57,6 +57,25 @@ def processes(args: argparse.Namespace) -> Iterator[Group | None]:
         yield group
 
 
+def check_alone(what: str) -> None:
+    """Refuse to do the same work, and to write the same files, in each of several processes.
+
+    Args:
+        what: What messages call the command.
+
+    Raises:
+        ConfigError: torchrun started several.
+    """
+    if not _is_launched() or os.environ.get("WORLD_SIZE", "1") == "1":
+        return
+    if os.environ["RANK"] != "0":
+        sys.exit(ConfigError.exit_status)
+    raise ConfigError(
+        f"{what} is done by one process, and torchrun started {os.environ['WORLD_SIZE']}. Call it without torchrun; "
+        "gru4rec train, and run.py -l to measure a model, share the work"
+    )
+
+
 def _is_launched() -> bool:
     """Tell whether torchrun started this process; importing torch, which could tell, takes a second."""
     return "RANK" in os.environ and "MASTER_ADDR" in os.environ

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,6 +167,12 @@ def test_wrong_input_is_reported_once_by_all_processes(line: list[Any], said: st
     assert [(status, stdout) for status, stdout, _ in results] == [(2, "")] * 2
     assert said in results[0][2]
     assert results[1][2] == ""
+
+
+def test_command_that_does_not_share_its_work_is_refused_once() -> None:
+    first, second = together(2, Path(sys.executable).parent / "gru4rec", "evaluate", "no.gru4rec", TEST)
+    assert (first[0], *second) == (2, 2, "", "")
+    assert first[2].count("gru4rec evaluate is done by one process, and torchrun started 2") == 1
 
 
 def test_full_disk_of_the_first_process_holds_up_nobody(undisturbed: Path, tmp_path: Path) -> None:
