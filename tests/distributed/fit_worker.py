@@ -2,7 +2,7 @@
 
 A job is a dictionary: ``train`` and ``test`` (logs), ``settings``, ``double`` (float64), ``case`` (a recorded run,
 whose negatives and initial weights are used), ``save`` (a path), ``lists`` (length of the lists that are kept),
-``engine``.
+``engine``, ``precision``.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def carry_out(job: dict[str, Any], group: Group | None = None) -> dict[str, Any]
         on_epoch=lambda report: epochs.append(report.loss),
         threads=1,
         engine=job.get("engine", "auto"),
+        precision=job.get("precision", "float32"),
         **_recorded(job),
     )
     assert gru.items is not None

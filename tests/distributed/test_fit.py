@@ -97,3 +97,19 @@ def test_an_epoch_of_a_real_log_agrees_step_by_step(n_ranks: int, tmp_path: Path
             assert off[:100].max() < max(1e-5, 4 * off_plain[:100].max())
             assert off.max() < 10 * off_plain.max()
         np.testing.assert_allclose(at_20, at_20_alone, rtol=0, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["cross-entropy", "bpr-max"])
+def test_rounded_products_of_two_processes_are_as_near_as_rounding_allows(loss: str, tmp_path: Path) -> None:
+    settings = {
+        "loss": loss, "layers": [40], "batch_size": 20, "n_sample": 64, "n_epochs": 3, "seed": 1, "momentum": 0.2,
+        "learning_rate": 0.1,
+    }  # fmt: skip
+    log = {"train": str(GOLDEN / "train.tsv"), "test": str(GOLDEN / "test.tsv")}
+    job = {**log, "settings": settings, "precision": "bf16"}
+    shared, alone, exact = fitted(2, [job], tmp_path)[0], carry_out(job), carry_out(job | {"precision": "float32"})
+    off, rounding = (np.abs(np.array(found["losses"]) / alone["losses"] - 1) for found in (shared, exact))
+    assert off[:30].max() < rounding[:30].max()
+    assert off.mean() < 2 * rounding.mean()
+    assert off.mean() > 0  # it was rounded in another place
