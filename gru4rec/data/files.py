@@ -9,8 +9,10 @@ import contextlib
 import csv
 import gzip
 import io
+import sys
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
@@ -30,6 +32,8 @@ PICKLE_MARK = b"\x80"
 
 _UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
 _NOT_UTF8 = "{path} is not UTF-8 text. Convert its text to UTF-8; other logs are read as .parquet"
+_PATIENCE_S = 1.0
+"""How long Arrow's threads may hold a file that was read; they let go of it within a millisecond."""
 _Result = TypeVar("_Result")
 
 
@@ -119,9 +123,26 @@ def _open(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path, "rb") if packed else open(path, "rb"))
 
 
+@contextlib.contextmanager
+def _lent_to_arrow(file: IO[bytes]) -> Iterator[None]:
+    """Let Arrow's threads read a file, and wait until they have let go of it.
+
+    One that does so a moment later, while Python is about to exit, ends the process with SIGABRT.
+    """
+    n_references = sys.getrefcount(file)
+    try:
+        yield
+    finally:
+        until = time.monotonic() + _PATIENCE_S
+        while sys.getrefcount(file) > n_references and time.monotonic() < until:
+            time.sleep(0.0002)
+
+
 def _read_parquet(path: Path, columns: Columns) -> pa.Table:
     with _open(path) as file:
-        source = pa.BufferReader(file.read()) if isinstance(file, gzip.GzipFile) else file
+        packed = isinstance(file, gzip.GzipFile)
+        source = pa.BufferReader(file.read()) if packed else pa.OSFile(str(path))
+    with source:
         parquet = papq.ParquetFile(source)
         need_columns(parquet.schema_arrow.names, columns, str(path))
         return parquet.read(columns=list(columns.names))
@@ -190,7 +211,7 @@ def _read_columns(
     path: Path, columns: Columns, delimiter: str, time_type: pa.DataType, on_ragged_row: Any = None
 ) -> pa.Table:
     types = {columns.session_key: ENCODED_TEXT, columns.item_key: ENCODED_TEXT, columns.time_key: time_type}
-    with _open(path) as file:
+    with _open(path) as file, _lent_to_arrow(file):
         return pacsv.read_csv(
             file,
             read_options=pacsv.ReadOptions(use_threads=on_ragged_row is None),  # only one thread counts rows

@@ -5,6 +5,9 @@ Checkpoints are those of a single process, so that a run goes on with any number
 
 from __future__ import annotations
 
+import math
+import platform
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +80,9 @@ class DistributedRecorder(RunRecorder):
         super().__init__(folder, gru, **options)
         self._group, self._gru_here = gru.group, gru
         self._is_agreed = False
+        hosts = self._group.gather(torch.tensor(zlib.crc32(platform.node().encode()), device=self._group.device))
+        self._is_here = hosts == hosts[self._group.rank]
+        self._n_threads *= int(self._is_here.sum())
         if not self._group.is_first:
             self._metrics = _NoMetrics()  # type: ignore[assignment]
 
@@ -95,6 +101,14 @@ class DistributedRecorder(RunRecorder):
             raise ConfigError(
                 f"not all processes see the run folder {self.folder.path}. Put it on storage that all machines share"
             )
+
+    def _sample(self) -> Mapping[str, object]:
+        """Measure what all processes of the run on this machine do: none is a stranger to the others."""
+        sample = super()._sample()
+        share = sample["process_share"]
+        shares = torch.tensor(share if isinstance(share, float) else torch.nan, device=self._group.device)
+        total = float(self._group.gather(shares)[self._is_here].sum())
+        return {**sample, "process_share": None if math.isnan(total) else total}
 
     def _load(self, path: Path) -> tuple[Position, Mapping[str, Any]]:
         parts = self._parts()

@@ -236,12 +236,16 @@ class RunRecorder:
 
     def _warn_of_the_machine(self) -> None:
         """Say what held the epoch back, unless the one before was held back too."""
-        self._samples.append(self._watch.sample())
+        self._samples.append(self._sample())
         found = hints(self._samples, n_threads=self._n_threads)
         if not self._was_held_back:
             for hint in found:
                 self._tell(f"warning: {hint}")
         self._was_held_back = bool(found)
+
+    def _sample(self) -> Mapping[str, object]:
+        """Measure what the run and its machine do."""
+        return self._watch.sample()
 
     def _has_no_hope(self, epoch: int) -> bool:
         patience = 0 if self._validation is None else self._validation.patience
@@ -304,7 +308,7 @@ class RunRecorder:
     def _add_line(self, kind: str, position: Position, **more: Any) -> None:
         """Write a line: means since the line before, but an epoch's loss is that of the whole epoch."""
         if kind == "steps":
-            self._samples.append(self._watch.sample())
+            self._samples.append(self._sample())
         since, accumulated = self._since, self._accumulated()
         n_steps, n_updates = self._n_steps_before + position.step, self._n_updates(position.step)
         n_events, seconds = position.n_events - since.n_events, position.seconds - since.seconds

@@ -133,12 +133,14 @@ def written_anew(path: Path, patience_s: float = 100) -> Iterator[float]:
 
 def test_run_that_is_stopped_goes_on_with_other_numbers_of_processes(undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    line = [HERE / "late_signal_worker.py", *arguments(folder, "--checkpoint-every", 15)]
+    line = [HERE / "late_signal_worker.py", *arguments(folder, "--checkpoint-every", 15, "--log-every", 5)]
     (status, _, stderr), *others = together(3, *line)
     assert [status, *(other for other, *_ in others)] == [143] * 3, stderr
     assert stderr.count("stopped at epoch 1, step 17. The same command with --resume goes on from there") == 1
     assert [stderr for *_, stderr in others] == [""] * 2
     assert not (folder / "model.gru4rec").exists()
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["machine"]["process_share"] for line in lines] == [0.25 + 0.5 + 0.75] * 3  # none is a stranger
     status, _, stderr = call(run_command.main, arguments(folder, "--resume"))
     assert status == 0
     assert "going on at epoch" in stderr

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import gzip
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gru4rec.data import files
 from gru4rec.data.events import Columns, EventLog, load_events
 from gru4rec.errors import DataError
 
@@ -446,3 +448,21 @@ def test_load_events_something_else_raises_with_its_type(data: Any) -> None:
 def test_load_events_table_without_columns_raises(frame: Any) -> None:
     with pytest.raises(DataError, match=r"no column 'SessionId' .*no columns"):
         load_events(frame)
+
+
+def test_arrow_has_let_go_of_a_file_that_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its threads would do so while Python exits, which ends the process with SIGABRT."""
+    path, opened = tmp_path / "log.csv", []
+    path.write_text("SessionId,ItemId,Time\n")
+    open_file = files._open
+
+    def noting(path: Path) -> Any:
+        opened.append(open_file(path))
+        return opened[-1]
+
+    monkeypatch.setattr(files, "_open", noting)
+    n_references = []
+    for _ in range(200):
+        files.read_file(path, Columns(), trust_pickle=False)
+        n_references.append(sys.getrefcount(opened[-1]))
+    assert set(n_references) == {2}
