@@ -289,6 +289,11 @@ def check_writable(path: str | Path) -> None:
         pass
 
 
+def _model_in(folder: Path) -> str:
+    """Return how to go on where a run folder was given, or anything else."""
+    return f", such as {folder / 'model.gru4rec'}" if (folder / "model.gru4rec").is_file() else ""
+
+
 def _check_kind(path: Path) -> None:
     """Refuse what is no safetensors file, with a word on what it is."""
     try:
@@ -297,7 +302,7 @@ def _check_kind(path: Path) -> None:
     except FileNotFoundError:
         raise ModelFileError(f"there is no model file {path}. Check the path, or train one with -s {path}") from None
     except IsADirectoryError:
-        raise ModelFileError(f"{path} is a folder. Give the path of a model file") from None
+        raise ModelFileError(f"{path} is a folder. Give the path of a model file{_model_in(path)}") from None
     except OSError as error:
         raise ModelFileError(f"cannot read model file {path}: {error.strerror}. Check its mode") from None
     if not head:

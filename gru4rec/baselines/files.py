@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,12 @@ class Fitted:
 
 
 def fitted_gru(bundle: Bundle, *, device: Any = "cpu") -> Fitted:
-    """Return a trained GRU4Rec as a scorer among others.
+    """Return a trained GRU4Rec as a scorer among others, without the optimiser's state.
 
     Raises:
         DivergedError: Its training failed.
     """
+    bundle = replace(bundle, training_state=None)
     scorer = GRUScorer(bundle.restore(device=device))
     return Fitted(FORMAT_NAME, scorer, bundle.items, bundle.support, bundle.settings, bundle=bundle)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -112,10 +113,17 @@ def _check_output(args: argparse.Namespace) -> None:
     for read in (args.model, args.log, args.allow):
         if read is not None and same_file(read, args.output):
             raise ConfigError(f"writing {output} would replace {read}, which is read. Give -o another path")
+    log = Path(args.log)
+    if log.is_dir() and log.resolve() in output.resolve().parents:
+        raise ConfigError(f"{output} would lie in {log}, which is read, and be a part of it. Give -o another path")
     if output.is_dir() and any(output.iterdir()):
         raise ConfigError(f"{output} is a folder that is not empty. Give -o a new one, or the path of a file")
     if args.output.endswith(("/", os.sep)) and output.exists() and not output.is_dir():
         raise ConfigError(f"{args.output} ends like a folder and is a file. Give -o another path")
+    if re.search(r"\.(csv|tsv|txt|jsonl?)(\.gz)?$", output.name, flags=re.IGNORECASE):
+        raise ConfigError(
+            f"{output} is named like a text file, and lists are Parquet. Give -o a name such as OUT.parquet"
+        )
     if not output.parent.is_dir():
         raise DataError(f"cannot write {output}: there is no folder {output.parent}. Make it, or give -o another path")
     if not os.access(output.parent, os.W_OK):

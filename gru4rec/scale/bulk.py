@@ -92,8 +92,9 @@ def score_log(
     if on_ray is not None:
         on_ray.check()
     job = BulkJob(Path(model), Path(path), options, search)
+    asked = job.asked()
     _tell_unknown(job, tell)
-    folder = BulkFolder(output, job.asked(), resume=resume)
+    folder = BulkFolder(output, asked, resume=resume)
 
     def check_stop() -> None:
         number = stop_signal()

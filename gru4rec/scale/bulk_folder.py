@@ -6,6 +6,7 @@ tables, not models.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from filelock import FileLock, Timeout
 from gru4rec.errors import ConfigError, DataError
 from gru4rec.whole import write_whole
 
-_MANIFEST, _PARTS = "manifest.json", "parts"
+_MANIFEST, _PARTS, _FINISHED = "manifest.json", "parts", ".finished"
 _ADVICE = "Free some space, or give -o another path, and go on with --resume"
 _GROUP_BYTES = 32_000_000
 """Size of a row group in memory, from which on it is written."""
@@ -84,17 +85,18 @@ class BulkFolder:
             The numbers of rows, and of those whose lists are the popular items.
 
         Raises:
-            DataError: The output cannot be written.
+            DataError: The output cannot be written, or a part cannot be read; such a part is removed.
         """
-        paths = [_part(self.path, part) for part in range(n_parts)]
-        is_popular = [papq.read_table(path, columns=["popular"], partitioning=None)["popular"] for path in paths]
+        is_popular = [self._read(part, columns=["popular"])["popular"] for part in range(n_parts)]
         counts = sum(map(len, is_popular)), sum(pc.sum(each).as_py() for each in is_popular)
         if self._is_folder:
             self._rename(n_parts)
         else:
             write_whole(self.output, lambda path: self._join(path, n_parts, schema), advice=_ADVICE)
-        self.close()
+        with contextlib.suppress(OSError):
+            (self.path / _MANIFEST).rename(self.path / _FINISHED)  # what a kill leaves from here on is nobody's
         shutil.rmtree(self.path, ignore_errors=True)
+        self.close()
         return counts
 
     def close(self) -> None:
@@ -115,10 +117,18 @@ class BulkFolder:
     def _groups(self, n_parts: int, schema: pa.Schema) -> Iterator[pa.Table]:
         waiting: list[pa.Table] = []
         for part in range(n_parts):
-            waiting.append(papq.read_table(_part(self.path, part), schema=schema, partitioning=None))
+            waiting.append(self._read(part, schema=schema))
             if part + 1 == n_parts or sum(table.nbytes for table in waiting) >= _GROUP_BYTES:
                 yield pa.concat_tables(waiting)
                 waiting = []
+
+    def _read(self, part: int, **options: Any) -> pa.Table:
+        path = _part(self.path, part)
+        try:
+            return papq.read_table(path, partitioning=None, **options)
+        except (OSError, pa.ArrowException):
+            path.unlink(missing_ok=True)
+            raise DataError(f"{path} was damaged. The same command with --resume writes it again") from None
 
     def _rename(self, n_parts: int) -> None:
         """Give the parts the output's name, all in one move."""
@@ -132,6 +142,8 @@ class BulkFolder:
 
     def _before(self, resume: bool) -> Any:
         """Return what the run that is there was asked for; None where there is none."""
+        if (self.path / _FINISHED).exists():
+            shutil.rmtree(self.path, ignore_errors=True)
         manifest = self.path / _MANIFEST
         if not manifest.exists():
             if self.path.exists() and not self._is_unused():
@@ -166,9 +178,13 @@ def write_part(folder: Path, part: int, table: pa.Table) -> None:
     Raises:
         DataError: It cannot be written.
     """
-    write_whole(
-        _part(folder, part), lambda path: papq.write_table(table, path, **_how_written(table.schema)), advice=_ADVICE
-    )
+
+    def write(path: Path) -> None:
+        papq.write_table(table, path, **_how_written(table.schema))
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())  # a power cut must not leave a name without what it stands for
+
+    write_whole(_part(folder, part), write, advice=_ADVICE)
 
 
 def names_folder(output: str | Path) -> bool:

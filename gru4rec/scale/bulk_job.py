@@ -168,7 +168,7 @@ class BulkRun:
         self.n_unknown = int(sessions.support()[self._model_idx < 0].sum())
         if self.n_unknown == self.n_clicks:
             raise DataError(
-                f"none of the {sessions.items.n_items} items of {sessions.source} is known to the model. "
+                f"none of the {sessions.items.n_items:,} items of {sessions.source} is known to the model. "
                 "Use a log of the shop that the model was trained on, and the same item column"
             )
         self.schema = schema_of(log.id_type, model.items.item_ids.type, every_click=every_click)

@@ -115,6 +115,7 @@ def parquet_files(folder: Path) -> list[Path]:
 
 def _read(path: Path, columns: Columns, trust_pickle: bool) -> tuple[Sessions, pa.Array]:
     """Read a log, and the ids of its sessions in their order."""
+    stamp = _stamp(path)
     log = _events(path, columns, trust_pickle)
     sessions = Sessions.from_log(log)
     first_time = np.full(log.n_sessions, log.time.max())
@@ -123,6 +124,8 @@ def _read(path: Path, columns: Columns, trust_pickle: bool) -> tuple[Sessions, p
     del log
     # Read again with sessions in the place of items, whose ids are kept: in the order of their first rows.
     ids = _events(path, _swapped(columns), trust_pickle).items.item_ids
+    if _stamp(path) != stamp:
+        raise DataError(f"{path} was changed while it was read. Call the command again when it is as it will stay")
     return sessions, ids.take(pc.array_sort_indices(ids)).take(pa.array(order))
 
 
@@ -135,6 +138,12 @@ def _events(path: Path, columns: Columns, trust_pickle: bool) -> EventLog:
     except (DataError, pa.ArrowException) as error:
         reason = first_line(error).replace("the pyarrow table", str(path))
         raise DataError(reason if isinstance(error, DataError) else f"the files of {path} differ: {reason}") from None
+
+
+def _stamp(path: Path) -> list[tuple[int, int]]:
+    """Return what changes when a log is written: times and sizes of its files."""
+    stats = [file.stat() for file in (parquet_files(path) if path.is_dir() else [path]) if file.exists()]
+    return [(stat.st_mtime_ns, stat.st_size) for stat in stats]
 
 
 def _swapped(columns: Columns) -> Columns:

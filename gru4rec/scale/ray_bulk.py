@@ -28,13 +28,22 @@ from typing import IO, Any
 import psutil  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 from gru4rec import errors
-from gru4rec.errors import ConfigError, DataError
+from gru4rec.errors import ConfigError, DataError, GRU4RecError
 from gru4rec.scale.ray_driver import RayOrder, end_session
 from gru4rec.scale.ray_worker import RayTask
 
 _CONNECT_S, _JOIN_S, _END_S, _POLL_S = 5, 60, 10, 0.2
 _LONGEST_TEMPORARY = 20
 """Ray puts sockets into its folder, whose paths the system limits to about 100 characters."""
+
+
+class LostClusterError(GRU4RecError):
+    """A Ray that had taken the work is gone.
+
+    Exit status 1: the input was usable, the run failed.
+    """
+
+    exit_status = 1
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,8 @@ def parts_on_ray(
 
     Raises:
         GRU4RecError: A worker met it.
-        ConfigError: The cluster cannot be joined, or Ray ended.
+        ConfigError: The cluster cannot be joined.
+        LostClusterError: Ray ended.
     """
     scratch = _new_scratch()
     order = RayOrder(pickle.dumps(task), parts, on_ray.address, on_ray.n_workers, scratch)
@@ -106,14 +116,19 @@ def parts_on_ray(
         while True:
             answer = _next_of(answers, said, check_stop, until)
             if "failed" in answer:
+                if joined:
+                    raise LostClusterError(
+                        f"{where} failed ({answer['failed']}). What is done is kept: --resume goes on"
+                    )
                 raise ConfigError(
-                    f"{where} failed ({answer['failed']}). What is done is kept: --resume goes on"
-                    if joined
-                    else f"cannot use {where} ({answer['failed']}). Check that it runs, with the same Ray and Python"
+                    f"cannot use {where} ({answer['failed']}). Check that it runs, with the same Ray and Python"
                 )
             if "n_workers" in answer:
                 joined, until = True, math.inf
-                tell(f"{answer['n_workers']} workers write {len(parts)} parts")
+                n_workers, n_parts = int(answer["n_workers"]), len(parts)
+                tell(
+                    f"{n_workers} worker{'s write' * (n_workers > 1) or ' writes'} {n_parts} part{'s' * (n_parts > 1)}"
+                )
             elif "finished" in answer:
                 return
             elif answer["kind"]:

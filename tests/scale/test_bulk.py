@@ -30,6 +30,7 @@ from scale.bulk_runs import (
 )
 
 from gru4rec.cli.main import main
+from gru4rec.data.events import load_events
 from gru4rec.data.session_map import write_session_map
 from gru4rec.data.sessions import Sessions
 from gru4rec.scale import bulk
@@ -286,6 +287,8 @@ def test_unfinished_run_is_neither_replaced_nor_mixed(
     assert "was begun with log" in said(models["gru"], other, "-k", 5, "--resume")
     assert "was begun with exclude_seen" in said(models["gru"], log, "-k", 5, "--exclude-seen", "--resume")
     assert "was begun with exclude " in said(models["gru"], log, "-k", 5, "--exclude", 101, "--resume")
+    (tmp_path / "allowed").write_text("101\n102\n")
+    assert "was begun with allow " in said(models["gru"], log, "-k", 5, "--allow", tmp_path / "allowed", "--resume")
     unfinished.with_name("out.parts").joinpath("manifest.json").write_text("[")
     assert "cannot read" in said(models["gru"], log, "-k", 5, "--resume")
 
@@ -310,6 +313,47 @@ def test_unfinished_file_may_become_a_folder_without_what_was_half_written(
     assert {path.name for path in unfinished.iterdir()} == {f"part-{n:07}.parquet" for n in range(n_parts)}
     assert batch(models["gru"], log, "-o", tmp_path / "whole", "-k", 5) == 0
     assert [row for path in sorted(unfinished.iterdir()) for row in read(path)] == read(tmp_path / "whole")
+
+
+def test_part_that_a_power_cut_damaged_is_written_again(
+    unfinished: Path, models: Any, log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = unfinished.with_name("out.parts") / "parts" / "part-0000001.parquet"
+    content = bytearray(part.read_bytes())
+    content[4:200] = bytes(196)  # the end, which has the number of rows, is whole
+    part.write_bytes(content)
+    assert batch(models["gru"], log, "-o", unfinished, "-k", 5, "--resume") == 2
+    said = capsys.readouterr().err
+    assert "part-0000001.parquet was damaged. The same command with --resume" in said
+    assert batch(models["gru"], log, "-o", unfinished, "-k", 5, "--resume") == 0
+    assert batch(models["gru"], log, "-o", tmp_path / "whole", "-k", 5) == 0
+    assert unfinished.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_run_killed_at_its_very_end_is_no_run_to_go_on_with(
+    unfinished: Path, models: Any, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr("gru4rec.scale.bulk_folder.shutil.rmtree", lambda *given, **options: None)
+        assert batch(models["gru"], log, "-o", unfinished, "-k", 5, "--resume") == 0
+    assert n_done(unfinished) > 3
+    assert batch(models["gru"], log, "-o", unfinished, "-k", 6) == 0
+    assert {len(row["item_ids"]) for row in read(unfinished)} == {6}
+    assert not unfinished.with_name("out.parts").exists()
+
+
+def test_log_that_changes_while_it_is_read_is_refused(
+    models: Any, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load_and_change(*given: Any, **options: Any) -> Any:
+        loaded = load_events(*given, **options)
+        log.write_text(log.read_text() + "1\t101\t1\n")
+        return loaded
+
+    monkeypatch.setattr("gru4rec.scale.bulk_log.load_events", load_and_change)
+    assert batch(models["gru"], log, "-o", tmp_path / "out") == 2
+    assert "log.tsv was changed while it was read" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"log.tsv"}
 
 
 def test_two_runs_do_not_share_a_folder(
@@ -352,6 +396,8 @@ def test_wrong_input_is_one_message_and_leaves_nothing(
         "none of the 1 allowed items is known": (models["gru"], log, "-o", out, "--allow", tmp_path / "strange"),
         "would replace .*log.tsv": (models["gru"], log, "-o", log),
         "is a folder that is not empty": (models["gru"], log, "-o", tmp_path),
+        "out.parquet would lie in .*mixed, which is read": (models["gru"], mixed, "-o", mixed / "out.parquet"),
+        "out.TSV.gz is named like a text file": (models["gru"], log, "-o", tmp_path / "out.TSV.gz"),
         "ends like a folder and is a file": (models["gru"], log, "-o", f"{log}/"),
         "theirs.parts is a folder without Parquet files": (models["gru"], theirs, "-o", out),
         "wrong has no Time|no column 'Time'": (models["gru"], wrong_columns, "-o", out),

@@ -99,3 +99,10 @@ def test_velocities_without_accumulators_are_damage(tmp_path: Path) -> None:
     save_bundle(replace(bundle, training_state=state), tmp_path / "m.gru4rec")
     with pytest.raises(ModelFileError, match=r"damaged: accumulator\.By\.weight has shape None"):
         load_bundle(tmp_path / "m.gru4rec")
+
+
+def test_what_only_scores_leaves_the_state_aside(tmp_path: Path) -> None:
+    trained(keep_state=True).savemodel(tmp_path / "m.gru4rec")
+    fitted = load(tmp_path / "m.gru4rec")
+    assert fitted.bundle is not None
+    assert fitted.bundle.training_state is None
