@@ -9,6 +9,7 @@ import contextlib
 import csv
 import gzip
 import io
+import re
 import sys
 import time
 import zlib
@@ -77,6 +78,11 @@ def read_file(path: Path, columns: Columns, *, trust_pickle: bool) -> Any:
         return _guard(lambda: _read_parquet(path, columns), path)
     if head[:1] == PICKLE_MARK or is_pickle_name(path.name):
         return _read_pickle(path, trust_pickle)
+    if re.match(rb'\s*(\{|\[\s*[{\["])', head):
+        raise DataError(
+            f"{path} is JSON, which is no log. Give a .tsv, .txt, .csv or .parquet log; gru4rec prepare makes one of "
+            "JSON lines"
+        )
     if b"\0" in head:
         raise DataError(f"{path} is not a text file. Give a .tsv, .txt, .csv or .parquet log")
     return _guard(lambda: _read_text(path, columns), path)
@@ -107,7 +113,7 @@ def _guard(read: Callable[[], _Result], path: Path) -> _Result:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is a damaged gzip file ({error}). Compress or copy it again") from None
     except _UNREADABLE as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].rstrip(".")
         raise DataError(f"cannot read {path}: {reason}. Mend the file, or export it again") from None
 
 

@@ -322,6 +322,8 @@ LOG_ROWS = [
     train("name-too-long", lambda lab: lab.folder / ("x" * 300), "cannot read", "too long"),
     train("binary-file", lambda lab: lab.file("wrong.tsv", bytes(range(256)) * 8), "wrong.tsv is not a text file",
           ".parquet"),
+    train("json", lambda lab: lab.file("stats.json", '{\n "SessionId": 1}'), "stats.json is JSON", "gru4rec prepare"),
+    train("json-list", lambda lab: lab.file("rows.json", '[ {"SessionId": 1}]'), "rows.json is JSON", "JSON lines"),
     train("binary-after-a-while", lambda lab: lab.tsv(GOOD_ROWS * 30 + "9\t\0\t9\n"),
           "'ItemId'", "wrong.tsv", "'\\x00'"),
     train("header-without-end", lambda lab: lab.file("wrong.tsv", "x" * 200_000), "wrong.tsv has no header",
