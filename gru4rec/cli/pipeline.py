@@ -44,12 +44,22 @@ def read_validation(args: argparse.Namespace, items: Vocabulary) -> Sessions | N
     if args.validate is None:
         return None
     check_cutoffs(args.measure, items.n_items)
+    _note_if_same(args, args.path, args.validate)
     return read_sessions(args, args.validate, items)
 
 
-def read_tests(args: argparse.Namespace, paths: Sequence[str], items: Vocabulary) -> list[Sessions]:
-    """Read the test logs and make sure that they can be measured as asked."""
+def _note_if_same(args: argparse.Namespace, trained_on: str | None, path: str) -> None:
+    if trained_on is not None and same_file(trained_on, path):
+        say(args, f"note: {path} is what the model is trained on: figures on it say how well it remembers")
+
+
+def read_tests(
+    args: argparse.Namespace, paths: Sequence[str], items: Vocabulary, *, trained_on: str | None = None
+) -> list[Sessions]:
+    """Read the test logs and make sure that they can be measured as asked; a note, if one was ``trained_on``."""
     tests = [read_sessions(args, path, items) for path in paths]
+    for path in paths:
+        _note_if_same(args, trained_on, path)
     for test in tests:
         if test.n_unknown_events > test.n_events:
             say(

@@ -107,7 +107,7 @@ def _run_with(args: argparse.Namespace, group: Group | None) -> int:
         gru.set_params(**given)
         gru.choose_engine(args.engine, args.precision, args.tables)
         sessions = pipeline.read_sessions(args, args.path)
-        tests = pipeline.read_tests(args, args.test, sessions.items)
+        tests = pipeline.read_tests(args, args.test, sessions.items, trained_on=args.path)
         pipeline.print_settings(output, gru, list(given))
         validation = pipeline.read_validation(args, sessions.items)
         pipeline.train_model(args, output, gru, sessions, save_path=args.save_model, validation=validation)

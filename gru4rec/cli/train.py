@@ -95,7 +95,7 @@ def _run_with(args: argparse.Namespace, group: Group | None) -> int:
     if group is None or group.is_first:
         pipeline.check_save_path(args.output, inputs=[args.path, *args.test, args.parameter_file, args.validate])
     sessions = pipeline.read_sessions(args, args.path)
-    tests = pipeline.read_tests(args, args.test, sessions.items)
+    tests = pipeline.read_tests(args, args.test, sessions.items, trained_on=args.path)
     pipeline.print_settings(output, gru, list(given))
     validation = pipeline.read_validation(args, sessions.items)
     pipeline.train_model(
@@ -136,7 +136,7 @@ def _train_baseline(args: argparse.Namespace) -> int:
     settings = baseline_settings(args.model, values, where="-ps")
     pipeline.check_save_path(args.output, inputs=[args.path, *args.test])
     sessions = pipeline.read_sessions(args, args.path)
-    tests = pipeline.read_tests(args, args.test, sessions.items)
+    tests = pipeline.read_tests(args, args.test, sessions.items, trained_on=args.path)
     output = output_of(args)
     output.settings({name: getattr(settings, name) for name in values})
     started = time.perf_counter()

@@ -336,3 +336,13 @@ def test_official_models_convert_and_recommend_the_recorded_list(
         assert found.scores == pytest.approx(facts["top10_scores"], abs=1e-5)
         assert gru.status == "converted"
         assert gru.recommend([], 3).scores[0] > 0, "training events came along"
+
+
+def test_figures_on_the_training_log_are_named_as_such(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train, test = str(logs / "train.tsv"), str(logs / "test.tsv")
+    line = [train, "-ps", "layers=4,n_epochs=1,n_sample=8", "-d", "cpu", "-t", test]
+    assert run_py(line) == 0
+    assert "how well it remembers" not in capsys.readouterr().err
+    assert run_py([*line, train]) == 0
+    note = "train.tsv is what the model is trained on: figures on it say how well it remembers"
+    assert capsys.readouterr().err.count(note) == 1
