@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -57,3 +58,9 @@ def make_sessions(lists: list[list[int]], n_items: int | None = None) -> Session
     offsets = np.cumsum([0, *map(len, lists)])
     items = Vocabulary(np.arange(n_items if n_items is not None else flat.max() + 1))
     return Sessions(flat, offsets, np.arange(len(lists)), items, "made-up sessions")
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and tests out of garbage collections, which programs under test ask for again and again."""
+    gc.collect()
+    gc.freeze()
