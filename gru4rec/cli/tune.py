@@ -274,6 +274,7 @@ def _finish(
 
     final = argparse.Namespace(**vars(args))
     final.measure, final.test, final.sample_store_size = args.final_measure, [args.test], SAMPLE_STORE_SIZE
+    final.tables = "device"  # where trials have them
     final.run_dir = None  # ours is the folder of a study, not that of a training run
     output = TextOutput()
     write_parameters(folder / BEST_PARAMETERS, best)
