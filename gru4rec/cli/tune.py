@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     from gru4rec.evaluate.evaluator import check_cutoffs
     from gru4rec.model.device import resolve_device
     from gru4rec.runs.signals import Interrupts
-    from gru4rec.tune.job import check_study, mapped, no_folder, open_study, own_folder
+    from gru4rec.tune.job import check_study, mapped, open_study, own_folder
+    from gru4rec.tune.scratch import no_folder
     from gru4rec.tune.storage import address_of, quiet_optuna, wait_for_server
 
     quiet_optuna()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.storages import BaseStorage
@@ -43,7 +43,7 @@ from gru4rec.tune.worker import Job, work
 Opening = Literal["begin", "resume", "join"]
 """How a program comes to its study: it makes it, goes on with it, or either, as it finds it."""
 
-_LOCK, _TEMPORARY = ".lock", "gru4rec-tune-"
+_LOCK = ".lock"
 _LOOK_S = 0.2
 _GRACE_S = 60.0
 """How long a worker that is told to end may take, before it is killed."""
@@ -90,31 +90,6 @@ def own_folder(folder: Path) -> Iterator[Path]:
         if not was_there and list(folder.iterdir()) == [lock]:
             shutil.rmtree(folder)
         file.close()
-
-
-@contextlib.contextmanager
-def no_folder() -> Iterator[Path]:
-    """Make a folder for the logs of a program that leaves nothing; it is removed after the block.
-
-    So are those that programs left here when they were killed.
-    """
-    for left in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
-        with contextlib.suppress(OSError), try_lock(left / _LOCK):
-            shutil.rmtree(left)
-    folder, lock = _temporary_folder()
-    with lock:
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _temporary_folder() -> tuple[Path, IO[str]]:
-    """Make a folder and lock it; a program that looks for what was left may be faster, and takes it away."""
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
-        with contextlib.suppress(BlockingIOError, FileNotFoundError):
-            return folder, try_lock(folder / _LOCK)
 
 
 @contextlib.contextmanager

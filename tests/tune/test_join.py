@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import tempfile
@@ -18,8 +19,9 @@ from tune.programs import LONG, Programs
 from tune.small_shop import by_place, call, study_of, words
 
 from gru4rec.tune import storage as storages
-from gru4rec.tune.job import no_folder, open_study
+from gru4rec.tune.job import open_study
 from gru4rec.tune.output import trial_row
+from gru4rec.tune.scratch import no_folder
 from gru4rec.tune.storage import (
     LostStorageError,
     address_of,
@@ -67,7 +69,7 @@ def test_joining_programs_run_the_study_of_one_and_leave_nothing_else(
     status, _, stderr = call(words(shop, None, "--join", "-nt", "3", *shared))
     assert (status, stderr.startswith("nothing to do: all 3 trials of shared in sqlite:///")) == (0, True)
     assert not list(work.iterdir())
-    assert not [path for path in scratch.iterdir() if path.name.startswith("gru4rec-tune-")]
+    assert not list(scratch.glob(".gru4rec-join-*"))
     taking = ["--resume", "--workers", "0", "-nt", "3", "-fm", "1", "20", "--no-report"]
     status, stdout, stderr = call(words(shop, tmp_path / "result", *taking, *shared))
     assert status == 0, stderr
@@ -104,7 +106,7 @@ def test_programs_that_start_at_once_begin_one_study_and_one_is_told_to_end(
     assert sorted(row["place"] for row in rows if row["state"] == "complete") == [0, 1, 2, 3]
     assert {(row["state"], row["reason"]) for row in rows} <= {("complete", None), ("lost", "interrupted")}
     assert {row["job"] for row in rows} <= {"slurm-7_1", "slurm-7_2"}
-    assert not list(scratch.glob("gru4rec-tune-*"))
+    assert not list(scratch.glob(".gru4rec-join-*"))
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
@@ -175,12 +177,43 @@ def test_joining_program_with_another_space_is_refused(shop: Path, tmp_path: Pat
 
 def test_logs_of_killed_programs_are_removed_and_those_of_others_are_not(scratch: Path) -> None:
     with no_folder() as ours:
-        killed = scratch / "gru4rec-tune-killed"
-        shutil.copytree(ours, killed)  # with its lock, which nobody holds
+        killed = scratch / f"{ours.name}-killed"
+        shutil.copytree(ours, killed)  # with its mark, which nobody holds
         (killed / "train.sessions").mkdir()
         with no_folder() as other:
             assert sorted(scratch.iterdir()) == sorted([ours, other])
     assert not list(scratch.iterdir())
+
+
+def test_folders_that_users_made_stay_whatever_their_names(scratch: Path, tmp_path: Path) -> None:
+    def made(name: str, parent: Path = scratch) -> Path:
+        (parent / name).mkdir()
+        (parent / name / "kept").touch()
+        return parent / name
+
+    with no_folder() as ours:
+        (mark,) = (path.name for path in ours.iterdir())
+    prefix = ours.name[:-8]
+    made("gru4rec-tune-mine").joinpath(".lock").touch()  # as a run folder
+    made(f"{prefix}unmarked")
+    os.mkfifo(made(f"{prefix}fifo") / mark)
+    (made("elsewhere", tmp_path) / mark).touch()
+    (made(f"{prefix}link") / mark).symlink_to(tmp_path / "elsewhere" / mark)
+    (made(f"{prefix}dangling") / mark).symlink_to(tmp_path / "nowhere")
+    (scratch / f"{prefix}folder-link").symlink_to(tmp_path / "elsewhere")
+    before = sorted(tmp_path.rglob("*"))
+    with no_folder():
+        pass
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_folder_of_another_user_stays(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with no_folder() as ours:
+        theirs = shutil.copytree(ours, scratch / f"{ours.name}-theirs")
+    monkeypatch.setattr(os, "getuid", lambda: 1 + theirs.stat().st_uid)
+    with no_folder():
+        pass
+    assert theirs.exists()
 
 
 def test_joining_program_waits_for_a_server_that_starts(
