@@ -154,12 +154,13 @@ def has_tables(address: Address) -> bool:
         engine.dispose()
 
 
-def wait_for_server(address: Address, *, tell: Callable[[str], None]) -> None:
+def wait_for_server(address: Address, *, tell: Callable[[str], None], check: Callable[[], None] = lambda: None) -> None:
     """Wait until a database server answers, as long as one that is away is waited for; files do not need it.
 
     Args:
         address: Of the storage.
         tell: Called with a line where there is something to wait for.
+        check: Called before each try; what it raises ends the waiting.
 
     Raises:
         LostStorageError: It did not answer.
@@ -169,6 +170,7 @@ def wait_for_server(address: Address, *, tell: Callable[[str], None]) -> None:
     until, told = time.monotonic() + PATIENCE_S, False
     engine = create_engine(address.url, connect_args=_CONNECT, poolclass=NullPool)
     while True:
+        check()
         try:
             engine.connect().close()
             return
