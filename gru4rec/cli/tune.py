@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from gru4rec.cli.tune_options import (
     opening_of,
     plan_of,
 )
-from gru4rec.errors import ConfigError
+from gru4rec.errors import ConfigError, StoppedError
 
 if TYPE_CHECKING:
     import optuna
@@ -47,6 +48,7 @@ def paropt(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Carry the command out."""
+    ends_at = None if args.timeout is None else time.time() + args.timeout
     _check_optuna()
     from gru4rec.tune.processes import prepare_workers
 
@@ -57,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
     from gru4rec.evaluate.evaluator import check_cutoffs
     from gru4rec.model.device import resolve_device
     from gru4rec.runs.signals import Interrupts
-    from gru4rec.tune.job import check_study, mapped, no_folder, open_study, own_folder
+    from gru4rec.tune.job import check_study, mapped, open_study, own_folder
+    from gru4rec.tune.output import number_of
+    from gru4rec.tune.scratch import no_folder
     from gru4rec.tune.storage import address_of, quiet_optuna, wait_for_server
 
     quiet_optuna()
@@ -76,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         check_storage_folder(address, folder)
     is_complete = check_study(address, study_name, opening=opening, n_trials=args.ntrials, heartbeat_s=args.heartbeat)
     if args.join and is_complete:
-        say(args, f"nothing to do: all {args.ntrials} trials of {study_name} in {address} are done")
+        say(args, f"nothing to do: {number_of(args.ntrials, 'trial')} of {study_name} in {address}, all done")
         return 0
     with Interrupts() as interrupts:
         train = pipeline.read_sessions(args, args.path)
@@ -84,7 +88,9 @@ def run(args: argparse.Namespace) -> int:
         check_cutoffs([args.measure, *args.final_measure], train.items.n_items)
         with no_folder() if args.join else own_folder(folder) as place, mapped(train, valid, place) as logs:
             search = _search(args, space, fixed, logs.fingerprints)
-            job = _job(args, search, address, study_name, logs, model_class, device)
+            job = _job(args, search, address, study_name, logs, model_class, device, ends_at)
+            if args.join:  # reading took its time
+                wait_for_server(address, tell=lambda message: say(args, message))
             opened = open_study(address, study_name, search, starts, opening=opening, heartbeat_s=args.heartbeat)
             with opened as (study, storage):
                 content = None if args.join else _Keeper(job, study, folder)
@@ -108,13 +114,12 @@ def _run_search(
     try:
         _run_trials(args, job, study, storage, check)
         return None if content is None else _best(args, job, study, content)
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as stop:
+        number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
         if content is None:
-            say(args, f"stopped; its trials are free for the other programs of {job.study_name}")
-        else:
-            content.write()
-            say(args, f"stopped; the trials are in {job.address}: go on with --resume")
-        raise
+            raise StoppedError(f"stopped. Its trials are free for other programs of {job.study_name}", number) from None
+        content.write()
+        raise StoppedError(f"stopped. The trials are in {job.address}: go on with --resume", number) from None
     except (StorageInternalError, SQLAlchemyError) as error:
         raise storage_failed(error, job.address) from None
 
@@ -141,7 +146,7 @@ def _search(
 
 def _job(
     args: argparse.Namespace, search: Search, address: Address, study_name: str, logs: Any, model_class: Any,
-    device: str,
+    device: str, ends_at: float | None,
 ) -> Job:  # fmt: skip
     from gru4rec.model.device import ALL_THREADS
     from gru4rec.tune.worker import Job
@@ -157,7 +162,7 @@ def _job(
         devices=_devices(args.device, device),
         threads=args.threads or max(1, ALL_THREADS // max(args.workers, 1)),
         heartbeat_s=args.heartbeat,
-        ends_at=None if args.timeout is None else time.time() + args.timeout,
+        ends_at=ends_at,
         job_name=args.job,
     )
 
@@ -177,13 +182,14 @@ def _run_trials(
     """Run what is missing, and show it; ``check`` is called now and then."""
     from gru4rec.tune.claims import counted
     from gru4rec.tune.job import run_workers
-    from gru4rec.tune.output import trial_line, trial_row
+    from gru4rec.tune.output import number_of, trial_line, trial_row
 
     n_before = sum(trial.state.is_finished() for trial in counted(study.get_trials(deepcopy=False)).values())
-    here = f"{args.workers} workers with up to {job.threads} CPU threads on {', '.join(job.devices)}"
+    threads = number_of(job.threads, "CPU thread")
+    here = f"{number_of(args.workers, 'worker')} with up to {threads} on {', '.join(job.devices)}"
     say(
         args,
-        f"{job.n_trials} trials of {job.search.name} in {job.address} ({n_before} are done), "
+        f"{number_of(job.n_trials, 'trial')} of {job.search.name} in {job.address} ({n_before} done), "
         f"{here if args.workers else 'all of them run by other programs'}",
     )
     if not job.address.has_heartbeat:
@@ -240,13 +246,15 @@ class _Keeper:
 def _best(args: argparse.Namespace, job: Job, study: optuna.Study, content: _Keeper) -> dict[str, Any]:
     """Choose the best settings; return them."""
     from gru4rec.tune.candidates import choose
-    from gru4rec.tune.claims import PLACE, SETTINGS
-    from gru4rec.tune.job import results
+    from gru4rec.tune.claims import PLACE, SETTINGS, counted
+    from gru4rec.tune.job import FailedStudyError, results
 
     content.write()
     trials = study.get_trials(deepcopy=False)
-    if args.timeout is not None and not any(trial.state.is_finished() for trial in trials):
-        raise ConfigError(f"no trial came to an end within --timeout {args.timeout}. Go on with --resume and more time")
+    if args.timeout is not None and not any(trial.state.is_finished() for trial in counted(trials).values()):
+        raise FailedStudyError(
+            f"no trial came to an end within --timeout {args.timeout}. Go on with --resume and more time"
+        )
     best = results(trials)
     content.best = best[0].number
     if args.candidate_seeds > 1:
@@ -274,6 +282,7 @@ def _finish(
 
     final = argparse.Namespace(**vars(args))
     final.measure, final.test, final.sample_store_size = args.final_measure, [args.test], SAMPLE_STORE_SIZE
+    final.tables = "device"  # where trials have them
     final.run_dir = None  # ours is the folder of a study, not that of a training run
     output = TextOutput()
     write_parameters(folder / BEST_PARAMETERS, best)

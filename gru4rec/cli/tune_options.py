@@ -116,7 +116,7 @@ def opening_of(args: argparse.Namespace) -> Opening:
     """
     if not args.join:
         return "resume" if args.resume else "begin"
-    if args.storage is None:
+    if not args.storage:  # an empty variable names none
         raise ConfigError("--join needs the storage that the programs share. Give --storage, or set GRU4REC_STORAGE")
     useless = {
         "--resume": args.resume,

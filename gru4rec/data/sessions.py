@@ -210,8 +210,8 @@ class Sessions:
 
 def _nothing_known(items: Vocabulary, source: str) -> DataError:
     return DataError(
-        f"none of the {items.n_items} items of {source} is known to the model. "
-        "Use a log of the shop that the model was trained on, and the same item column"
+        f"none of the {items.n_items} items of {source} is in the training log. "
+        "Use a log of the same shop, and the same item column"
     )
 
 

@@ -17,7 +17,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from gru4rec.tune.identity import is_dead
+from gru4rec.tune.identity import is_dead, is_here
 
 PLACE, WORKER, SETTINGS, REASON, LOST, MEMORY = "place", "worker", "settings", "reason", "lost", "memory_bytes"
 """User attributes of a trial: its place, who runs it, all settings, why it failed, how it was lost, memory after it."""
@@ -50,6 +50,21 @@ def all_settled(trials: Iterable[FrozenTrial], n_trials: int) -> bool:
     """Tell whether every place has come to an end."""
     places = counted(trials)
     return len(places) >= n_trials and all(trial.state.is_finished() for trial in places.values())
+
+
+def n_left(trials: Iterable[FrozenTrial], n_trials: int, *, has_heartbeat: bool) -> int:
+    """Return how many places are to be tried or waited for.
+
+    Without heartbeats nobody knows whether workers of other machines live, and their trials are not waited for.
+    """
+    places = counted(trials).values()
+    n_done = sum(trial.state.is_finished() or (not has_heartbeat and _runs_elsewhere(trial)) for trial in places)
+    return max(n_trials - n_done, 0)
+
+
+def _runs_elsewhere(trial: FrozenTrial) -> bool:
+    worker = trial.user_attrs.get(WORKER)
+    return trial.state == TrialState.RUNNING and worker is not None and not is_here(worker)
 
 
 def take(

@@ -14,13 +14,17 @@ def identity(process: int | None = None) -> str:
     return f"{_place()}:{os.getpid() if process is None else process}"
 
 
+def is_here(worker: str) -> bool:
+    """Tell whether a process is, or was, one of this machine."""
+    return worker.rpartition(":")[0] == _place()
+
+
 def is_dead(worker: str) -> bool:
     """Tell whether a process is known to have ended; of one in another place nothing is known."""
-    place, _, number = worker.rpartition(":")
-    if place != _place():
+    if not is_here(worker):
         return False
     try:
-        os.kill(int(number), 0)
+        os.kill(int(worker.rpartition(":")[2]), 0)
     except ProcessLookupError:
         return True
     except PermissionError:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.storages import BaseStorage
@@ -24,9 +24,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gru4rec.data.session_map import HEADER, write_session_map
 from gru4rec.data.sessions import Sessions
-from gru4rec.errors import ConfigError, DataError
-from gru4rec.tune.claims import INTERRUPTED, REASON, WORKER, all_settled, counted, lose, release_lost
-from gru4rec.tune.identity import identity, is_dead
+from gru4rec.errors import ConfigError, DataError, GRU4RecError
+from gru4rec.tune.claims import INTERRUPTED, REASON, WORKER, all_settled, counted, lose, n_left, release_lost
+from gru4rec.tune.identity import identity
 from gru4rec.tune.processes import worker_context
 from gru4rec.tune.storage import (
     Address,
@@ -43,11 +43,21 @@ from gru4rec.tune.worker import Job, work
 Opening = Literal["begin", "resume", "join"]
 """How a program comes to its study: it makes it, goes on with it, or either, as it finds it."""
 
-_LOCK, _TEMPORARY = ".lock", "gru4rec-tune-"
+_LOCK = ".lock"
 _LOOK_S = 0.2
 _GRACE_S = 60.0
 """How long a worker that is told to end may take, before it is killed."""
-_MAX_IDLE_DEATHS = 5
+_MAX_IDLE_ROUNDS = 5
+"""How often as many workers as there are may end before they begin a trial, and none that began one between."""
+
+
+class FailedStudyError(GRU4RecError):
+    """A study came to no result: workers ended, trials failed, or time was too short.
+
+    Exit status 1: the input was usable, the run failed.
+    """
+
+    exit_status = 1
 
 
 @dataclass(frozen=True)
@@ -90,31 +100,6 @@ def own_folder(folder: Path) -> Iterator[Path]:
         if not was_there and list(folder.iterdir()) == [lock]:
             shutil.rmtree(folder)
         file.close()
-
-
-@contextlib.contextmanager
-def no_folder() -> Iterator[Path]:
-    """Make a folder for the logs of a program that leaves nothing; it is removed after the block.
-
-    So are those that programs left here when they were killed.
-    """
-    for left in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
-        with contextlib.suppress(OSError), try_lock(left / _LOCK):
-            shutil.rmtree(left)
-    folder, lock = _temporary_folder()
-    with lock:
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _temporary_folder() -> tuple[Path, IO[str]]:
-    """Make a folder and lock it; a program that looks for what was left may be faster, and takes it away."""
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
-        with contextlib.suppress(BlockingIOError, FileNotFoundError):
-            return folder, try_lock(folder / _LOCK)
 
 
 @contextlib.contextmanager
@@ -202,7 +187,7 @@ def run_workers(
         tell: Called with a line where something went wrong.
 
     Raises:
-        DataError: Workers end before they begin a trial.
+        FailedStudyError: Workers end before they begin a trial.
         BaseException: What ``on_look`` raised, or a signal; the trials that ran are marked, and the workers have ended.
     """
     crew = _Crew(job, n_workers)
@@ -212,16 +197,19 @@ def run_workers(
             trials = study.get_trials(deepcopy=False)
             on_look(trials)
             ours = [trial for trial in trials if trial.user_attrs.get(WORKER) in crew.names()]
-            n_left = _n_left(job, trials, crew.names())
-            if n_left == 0 or (job.is_over and not any(trial.state == TrialState.RUNNING for trial in ours)):
+            n_open = n_left(trials, job.n_trials, has_heartbeat=job.address.has_heartbeat)
+            if n_open == 0 or (job.is_over and not any(trial.state == TrialState.RUNNING for trial in ours)):
                 break
             if not job.is_over:
-                crew.fill(n_left)
-            for name, status in crew.ended():
-                n_idle_deaths = 0 if any(trial.user_attrs[WORKER] == name for trial in ours) else n_idle_deaths + 1
-                tell(f"worker {name} ended with status {status}")
-                if n_idle_deaths >= _MAX_IDLE_DEATHS:
-                    raise DataError("the workers end before they begin a trial. See what they said above")
+                crew.fill(n_open)
+            ended = crew.ended()
+            if ended:
+                begun = {trial.user_attrs.get(WORKER) for trial in study.get_trials(deepcopy=False)}
+                for name, status in ended:
+                    n_idle_deaths = 0 if name in begun else n_idle_deaths + 1
+                    tell(f"worker {name} ended with status {status}")
+                if n_idle_deaths >= _MAX_IDLE_ROUNDS * min(n_workers, n_open):
+                    raise FailedStudyError("the workers end before they begin a trial. See what they said above")
                 with taking(job.address, storage, job.study_name):
                     release_lost(study)
             time.sleep(_LOOK_S)
@@ -234,32 +222,18 @@ def run_workers(
                 lose(study, trial.number, INTERRUPTED)
 
 
-def _n_left(job: Job, trials: Sequence[FrozenTrial], names: set[str]) -> int:
-    """Return how many places are to be tried or waited for; of workers elsewhere only where they show signs of life."""
-    places = counted(trials).values()
-    n_done = sum(trial.state.is_finished() for trial in places)
-    if not job.address.has_heartbeat:
-        n_done += sum(trial.state == TrialState.RUNNING and not _is_here(trial, names) for trial in places)
-    return max(job.n_trials - n_done, 0)
-
-
-def _is_here(trial: FrozenTrial, names: set[str]) -> bool:
-    worker = trial.user_attrs.get(WORKER)
-    return worker is None or worker in names or is_dead(worker)
-
-
 def results(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Return the complete trials that count, the best first.
 
     Raises:
-        ConfigError: There is none; the message has the first reason.
+        FailedStudyError: There is none; the message has the first reason.
     """
     places = counted(trials).values()
     complete = [trial for trial in places if trial.state == TrialState.COMPLETE]
     if not complete:
         reasons = [trial.user_attrs[REASON] for trial in places if REASON in trial.user_attrs]
         why = f"; the first: {reasons[0]}" if reasons else ""
-        raise ConfigError(f"none of {len(places)} trials came to a result{why}")
+        raise FailedStudyError(f"no trial of {len(places)} came to a result{why}")
     return sorted(complete, key=lambda trial: (-float(trial.value or 0.0), trial.number))
 
 
@@ -275,9 +249,9 @@ class _Crew:
     def names(self) -> set[str]:
         return set(self._workers)
 
-    def fill(self, n_left: int) -> None:
+    def fill(self, n_open: int) -> None:
         """Start workers where there are too few for what is left to do."""
-        while len(self._workers) < min(self._n_workers, n_left):
+        while len(self._workers) < min(self._n_workers, n_open):
             end, leash = self._context.Pipe(duplex=False)
             in_use = [self._devices[name] for name in self._workers]
             device = min(self._job.devices, key=in_use.count)

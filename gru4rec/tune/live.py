@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from optuna.trial import FrozenTrial, TrialState
 
 from gru4rec.tune.claims import counted, is_lost
-from gru4rec.tune.output import trial_row
+from gru4rec.tune.output import number_of, trial_row
 from gru4rec.tune.space import as_choice
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ def table_of(trials: Sequence[FrozenTrial], n_trials: int, metric: str) -> Table
     states = Counter(trial_row(trial)["state"] for trial in places)
     n_lost = sum(is_lost(trial) for trial in trials)
     tally = ", ".join(f"{n} {state}" for state, n in states.items()) or "none yet"
-    table = Table(title=f"{n_trials} trials: {tally}{f' ({n_lost} lost)' if n_lost else ''}", title_justify="left")
+    table = Table(
+        title=f"{number_of(n_trials, 'trial')}: {tally}{f' ({n_lost} lost)' if n_lost else ''}", title_justify="left"
+    )
     for column in ("trial", metric, "seconds", "epochs", "settings"):
         table.add_column(column, overflow="fold")
     complete = [trial for trial in places if trial.state == TrialState.COMPLETE]

@@ -44,11 +44,16 @@ def trial_row(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
+def number_of(n: int, thing: str) -> str:
+    """Count things: ``1 trial``, ``2 trials``."""
+    return f"{n} {thing}{'' if n == 1 else 's'}"
+
+
 def trial_line(row: Mapping[str, Any], n_trials: int, metric: str) -> str:
     """Say what came of a trial, in one line."""
     place = "?" if row["place"] is None else row["place"] + 1
     value = row["state"] if row["value"] is None else f"{metric} {row['value']:.6f}"
-    pruned = f" (pruned after {len(row['epochs'])} epochs)" if row["state"] == "pruned" else ""
+    pruned = f" (pruned after {number_of(len(row['epochs']), 'epoch')})" if row["state"] == "pruned" else ""
     seconds = "" if row["seconds"] is None else f" {row['seconds']:.1f}s"
     why = f" {row['reason']}" if row["reason"] else ""
     settings = ",".join(f"{name}={as_choice(value)}" for name, value in row["settings"].items())

@@ -19,7 +19,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy import Connection, Engine, NullPool, create_engine, exc, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, exc, inspect, make_url, text
 
 from gru4rec.errors import ConfigError, DataError
 
@@ -57,9 +57,10 @@ class Address:
     path: Path | None = None
 
     def __str__(self) -> str:
-        """Return it as messages show it, without a password."""
+        """Return it as messages show it: without a password, and without options, which may hold one."""
         if self.kind == "postgresql":
-            return make_url(self.url).render_as_string(hide_password=True)
+            url = make_url(self.url)
+            return str(URL.create(url.drivername, url.username, None, url.host, url.port, url.database))
         return f"{_JOURNAL}{self.path}" if self.kind == "journal" else f"{_SQLITE}{self.path}"
 
     @property
@@ -77,9 +78,10 @@ def address_of(given: str) -> Address:
     scheme, _, rest = given.partition("://")
     if scheme in ("postgresql", "postgres", "postgresql+psycopg") and rest:
         _check_psycopg()
-        with contextlib.suppress(exc.ArgumentError):
-            make_url(given)
-            return Address("postgresql", f"postgresql+psycopg://{rest}")
+        with contextlib.suppress(exc.ArgumentError, ValueError):  # a port that is no number
+            url = make_url(given)
+            if "@" not in (url.host or "") and 0 < (url.port or 1) < 65536:  # else the end of a password
+                return Address("postgresql", f"postgresql+psycopg://{rest}")
     elif given.startswith(_SQLITE) and given != _SQLITE:
         path = Path(given.removeprefix(_SQLITE)).absolute()
         if "?" in str(path):
@@ -88,10 +90,11 @@ def address_of(given: str) -> Address:
     elif given.startswith(_JOURNAL) and given != _JOURNAL:
         path = Path(given.removeprefix(_JOURNAL)).absolute()
         return Address("journal", str(path), path)
-    shown = f"{scheme}://..." if rest else repr(given)  # a URL may hold a password
+    scheme, _, rest = given.partition(":")
+    shown = f"{scheme}:..." if rest else repr(given)  # the rest may hold a password
     raise ConfigError(
         f"cannot keep a study at --storage {shown}. Give sqlite:///FILE, journal:FILE or "
-        "postgresql://USER:PASSWORD@HOST/NAME"
+        "postgresql://USER:PASSWORD@HOST:PORT/NAME, with %40 for an @ in the password"
     )
 
 
@@ -151,12 +154,13 @@ def has_tables(address: Address) -> bool:
         engine.dispose()
 
 
-def wait_for_server(address: Address, *, tell: Callable[[str], None]) -> None:
+def wait_for_server(address: Address, *, tell: Callable[[str], None], check: Callable[[], None] = lambda: None) -> None:
     """Wait until a database server answers, as long as one that is away is waited for; files do not need it.
 
     Args:
         address: Of the storage.
         tell: Called with a line where there is something to wait for.
+        check: Called before each try; what it raises ends the waiting.
 
     Raises:
         LostStorageError: It did not answer.
@@ -166,6 +170,7 @@ def wait_for_server(address: Address, *, tell: Callable[[str], None]) -> None:
     until, told = time.monotonic() + PATIENCE_S, False
     engine = create_engine(address.url, connect_args=_CONNECT, poolclass=NullPool)
     while True:
+        check()
         try:
             engine.connect().close()
             return

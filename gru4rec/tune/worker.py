@@ -23,10 +23,10 @@ from gru4rec.api import GRU4Rec
 from gru4rec.data.session_map import open_session_map
 from gru4rec.errors import GRU4RecError
 from gru4rec.model.device import cpu_threads
-from gru4rec.tune.claims import INTERRUPTED, JOB, MEMORY, REASON, all_settled, lose, take
+from gru4rec.tune.claims import INTERRUPTED, JOB, MEMORY, REASON, lose, n_left, take
 from gru4rec.tune.identity import identity
 from gru4rec.tune.objective import Trainer, free_memory, reason_of, run_trial
-from gru4rec.tune.storage import Address, open_storage, quiet_optuna, storage_failed, taking
+from gru4rec.tune.storage import Address, open_storage, quiet_optuna, storage_failed, taking, wait_for_server
 from gru4rec.tune.study import Search, load_study
 
 _IDLE_S = 0.5
@@ -94,6 +94,8 @@ def work(job: Job, device: str, leash: Connection) -> None:
     quiet_optuna()
     try:
         _work(job, device, lambda: told.is_set() or leash.poll())
+    except Stopped:
+        return
     except (StorageInternalError, SQLAlchemyError) as error:
         failure = storage_failed(error, job.address)
         print(f"worker {os.getpid()}: {failure}", file=sys.stderr)
@@ -102,10 +104,17 @@ def work(job: Job, device: str, leash: Connection) -> None:
         if leash.poll():  # the program has ended, and taken the logs with it
             return
         print(f"worker {os.getpid()}: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_status)
 
 
 def _work(job: Job, device: str, is_told_to_end: Callable[[], bool]) -> None:
+    def check() -> None:
+        if is_told_to_end() or job.is_over:
+            raise Stopped
+
+    wait_for_server(
+        job.address, tell=lambda message: print(f"worker {os.getpid()}: {message}", file=sys.stderr), check=check
+    )
     storage = open_storage(job.address, heartbeat_s=job.heartbeat_s)
     study = load_study(job.study_name, storage, job.search)
     trainer, me = job.trainer(device), identity()
@@ -121,7 +130,7 @@ def _work(job: Job, device: str, is_told_to_end: Callable[[], bool]) -> None:
             with cpu_threads(job.threads), _beating(study, trial):
                 _run(study, trial, trainer, is_told_to_end, job.job_name)
             free_memory()
-        elif not job.address.has_heartbeat or all_settled(study.get_trials(deepcopy=False), job.n_trials):
+        elif not n_left(study.get_trials(deepcopy=False), job.n_trials, has_heartbeat=job.address.has_heartbeat):
             return
         else:
             time.sleep(_IDLE_S)  # another worker may be lost, and its trial free

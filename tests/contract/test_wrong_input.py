@@ -384,7 +384,7 @@ LOG_ROWS = [
           "export it again"),
     test_log("missing", lambda lab: lab.folder / "nowhere.tsv", "there is no file", "nowhere.tsv", "Check the path"),
     test_log("no-known-item", lambda lab: lab.tsv("1\t901\t1\n1\t902\t2\n"), "none of the 2 items of",
-          "wrong.tsv", "known to the model",
+          "wrong.tsv", "is in the training log",
              "same item column"),
     test_log("sessions-of-one-event", lambda lab: lab.tsv("1\t101\t1\n2\t102\t2\n"), "no session of",
           "wrong.tsv has two events",

@@ -128,7 +128,7 @@ def test_commands_tune_on_two_hosts_as_one_worker_does(shop: Path, programs: Pro
         assert result.returncode == 0, stderr
     assert PASSWORD not in "".join([stdout, stderr, *(text for pair in said for text in pair)])
     assert [line.split(":")[0] for line in stdout.splitlines()][-4:] == [f"Recall@{k}" for k in (1, 5, 10, 20)]
-    assert not list(home.glob("gru4rec-tune-*"))
+    assert not list(home.glob(".gru4rec-join-*"))
     alone = words(shop, tmp_path / "alone", *STEADY, "-pm", "mrr", "--no-report", "-q", fixed=LONG)
     assert call(alone)[0] == 0
     assert by_place(tmp_path / "best") == by_place(tmp_path / "alone")

@@ -76,6 +76,8 @@ def test_every_command_and_the_python_example_run_as_written(checkout: Path) -> 
             else:
                 run(command, checkout)
     assert len(ran) >= 9
+    trials = json.loads((checkout / "paropt_train_tr" / "study.json").read_text())["trials"]
+    assert len({trial["settings"]["learning_rate"] for trial in trials}) == 3
     live, whole = blocks("python")
     assert re.fullmatch(r"\[\d+(, \d+){4}\]\n", run([sys.executable, "-c", live], checkout))
     printed = run([sys.executable, "-c", whole], checkout)

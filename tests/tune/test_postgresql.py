@@ -55,7 +55,8 @@ def test_killed_workers_and_a_server_that_restarts_lose_and_double_nothing(
 def test_two_programs_share_a_study_of_exactly_so_many_trials(
     server: Server, programs: Programs, shop: Path, tmp_path: Path
 ) -> None:
-    flags = ["-nt", "6", "--sampler", "random", "--no-report", "--storage", server.url, "--study", "shared"]
+    flags = ["-nt", "6", "--sampler", "random", "--no-report", "--study", "shared"]
+    flags += ["--storage", f"{server.url}?sslpassword=secret"]
     first = programs.start(shop, tmp_path / "one", *flags, fixed=LONG)
     worker = programs.wait_for_worker(server.url, "shared")
     os.kill(worker, signal.SIGSTOP)  # until the other program has begun a trial too
@@ -67,6 +68,8 @@ def test_two_programs_share_a_study_of_exactly_so_many_trials(
     for program in (first, second):
         _, stderr = program.communicate(timeout=100)
         assert program.returncode == 0, stderr
+        assert "secret" not in stderr
+    assert "secret" not in (tmp_path / "one" / "study.json").read_text()
     assert study_of(tmp_path / "one")["trials"] == study_of(tmp_path / "two")["trials"]
     assert len({row["worker"] for row in study_of(tmp_path / "one")["trials"]}) == 2
     assert len(study_of(tmp_path / "one")["trials"]) == 6
@@ -101,13 +104,20 @@ def test_trial_without_signs_of_life_is_run_again_with_its_settings(server: Serv
     storage.engine.dispose()
 
 
+def test_address_is_shown_without_its_password() -> None:
+    for given in ("tuner:secret@host:5433/shop?sslpassword=secret", "tuner@host:5433/shop?user=a&password=secret"):
+        address = address_of(f"postgresql://{given}")
+        assert str(address) == "postgresql+psycopg://tuner@host:5433/shop"
+        assert "secret" in address.url
+
+
 def test_server_that_is_not_there_is_one_clear_message(shop: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"postgresql://tuner:secret@127.0.0.1:{free.getsockname()[1]}/postgres"
     status, _, stderr = call(words(shop, tmp_path / "run", "--storage", url))
     assert status == 2
-    assert "cannot open the storage postgresql+psycopg://tuner:***@127.0.0.1" in stderr
+    assert "cannot open the storage postgresql+psycopg://tuner@127.0.0.1" in stderr
     assert "Check that the server runs" in stderr
     assert "secret" not in stderr
     assert not (tmp_path / "run").exists()

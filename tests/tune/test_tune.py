@@ -25,6 +25,8 @@ def test_known_command_finds_settings_whose_metrics_run_py_repeats(
     known = [shop / "train.tsv", shop / "valid.tsv", "-opf", shop / "space.json", "-fp", "n_epochs=2,n_sample=16"]
     status, stdout, stderr = call([*known, *flags.split()])
     assert (status, "trial 4 of 4: " in stderr) == (0, True)
+    assert "4 trials of MRR@5 in sqlite:///" in stderr
+    assert "(0 done), 1 worker with up to " in stderr
     metrics = [line for line in stdout.splitlines() if line.startswith("Recall@")]
     folder = tmp_path / "paropt_train"
     again = [shop / "train.tsv", "-pf", folder / "best_params.py", "-t", shop / "valid.tsv", "-m", "1", "5", "20"]
@@ -82,8 +84,8 @@ def test_search_without_any_result_says_the_first_reason(shop: Path, tmp_path: P
     space = tmp_path / "space.json"
     space.write_text('{"name": "learning_rate", "dtype": "categorical", "values": [1e30]}\n')
     status, _, stderr = call(words(shop, tmp_path / "run", "-nt", "2", "-q", space=space))
-    assert status == 2
-    assert "none of 2 trials came to a result; the first: DivergedError" in stderr
+    assert status == 1
+    assert "no trial of 2 came to a result; the first: DivergedError" in stderr
     assert [row["state"] for row in study_of(tmp_path / "run")["trials"]] == ["failed", "failed"]
 
 
@@ -227,6 +229,7 @@ def test_program_that_is_stopped_goes_on_with_resume(
     if stop == signal.SIGINT:
         assert program.returncode == 130
         assert "go on with --resume" in stderr
+        assert "interrupted" not in stderr
         assert not list(run_dir.glob(".data-*"))
         assert "running" not in {row["state"] for row in study_of(run_dir)["trials"]}
     status, _, stderr = call(words(shop, run_dir, *flags, "--resume", fixed=LONG))

@@ -154,7 +154,7 @@ def test_sessions_that_lack_events_do_not_change_their_vocabulary() -> None:
 
 
 def test_sessions_of_nothing_known_raise(small: Sessions) -> None:
-    with pytest.raises(DataError, match=r"none of the 3 items of .* is known to the model"):
+    with pytest.raises(DataError, match=r"none of the 3 items of .* is in the training log"):
         small.with_vocabulary(Vocabulary([1]))
 
 

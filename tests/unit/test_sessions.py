@@ -124,7 +124,7 @@ def test_sessions_vocabulary_of_the_other_kind_knows_the_same_items(known: list[
 
 
 def test_sessions_no_known_item_raises_with_the_number_of_items() -> None:
-    with pytest.raises(DataError, match=r"none of the 2 items of the pyarrow table is known to the model"):
+    with pytest.raises(DataError, match=r"none of the 2 items of the pyarrow table is in the training log"):
         from_rows([(1, "x", 1), (1, "y", 2), (2, "x", 3)], known=["a"])
 
 
@@ -238,7 +238,7 @@ def test_sessions_agree_with_a_slow_loop(session_ids: st.SearchStrategy[Any], it
 def test_sessions_with_a_vocabulary_agree_with_a_slow_loop(rows: list[tuple[Any, Any, Any]], known: list[int]) -> None:
     expected = slowly(rows, known)
     if not expected.lists:
-        with pytest.raises(DataError, match="is known to the model"):
+        with pytest.raises(DataError, match="is in the training log"):
             from_rows(rows, known)
         return
     compare(from_rows(rows, known), expected)
