@@ -148,8 +148,13 @@ def something_else(path: Path) -> None:
     path.write_text("[1, 2]")
 
 
-@pytest.mark.parametrize("damage", [cut_in_half, empty, something_else])
-@pytest.mark.parametrize("name", ["ranks-*.npz", "fitting-*.json", "fit-*.gru4rec", "trial-*.json", "blend-*.json"])
+KINDS_OF_PARTS = ["ranks-*.npz", "fitting-*.json", "fit-*.gru4rec", "trial-*.json", "blend-*.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [*((name, cut_in_half) for name in KINDS_OF_PARTS), ("ranks-*.npz", empty), ("trial-*.json", something_else)],
+)
 def test_damaged_part_is_made_again(
     base: tuple[Path, Outcome], tmp_path: Path, name: str, damage: Callable[[Path], None]
 ) -> None:

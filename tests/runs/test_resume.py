@@ -53,7 +53,7 @@ def assert_same_run(folder: Path, undisturbed: Path) -> None:
 def test_run_killed_at_random_goes_on_to_the_same_bits(tmp_path: Path, name: str, engine: str) -> None:
     settings = {**COMMON, **RUNS[name]}
     train_in(tmp_path / "undisturbed", settings, engine, 0)
-    n_kills = 12 if engine == "fast" else 5  # the plain step takes its time
+    n_kills = 7 if engine == "fast" else 4  # the plain step takes its time
     task = {"folder": str(tmp_path / "killed"), "settings": settings, "engine": engine, "patience": 0,
             "seed": 3, "n_kills": n_kills}  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"}
@@ -62,7 +62,7 @@ def test_run_killed_at_random_goes_on_to_the_same_bits(tmp_path: Path, name: str
         check=False, timeout=120,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    assert int(ran.stdout) >= 3, "most children lived long enough to be killed"
+    assert int(ran.stdout) >= 2, "most children lived long enough to be killed"
     assert_same_run(tmp_path / "killed", tmp_path / "undisturbed")
 
 
