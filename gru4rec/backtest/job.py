@@ -92,7 +92,7 @@ def backtest(parts: Parts, plan: Plan, folder: Path, *, command: str, tell: Call
 
     Raises:
         ConfigError: A setting or a list length does not fit.
-        DataError: The folder cannot be written to, or a window has nothing known in it.
+        DataError: The folder cannot be written to, or a part has no item that was there before.
         DivergedError: Training failed.
     """
     check_cutoffs(plan.cutoffs, parts.up_to(1).items.n_items)
@@ -245,7 +245,7 @@ def summary_of(windows: Sequence[Mapping[str, Any]], cutoffs: Sequence[str]) -> 
             "cpu_seconds": sum(row["cpu_seconds"] for row in rows),
             **{
                 which: {
-                    metric: {k: sum(row[which][metric][k] for row in rows) / len(rows) for k in cutoffs}
+                    metric: {k: _mean([row[which][metric][k] for row in rows]) for k in cutoffs}
                     for metric in ("recall", "mrr")
                 }
                 for which in ("all", "known")

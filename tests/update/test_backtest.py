@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import make_sessions
 from doors import call
@@ -123,6 +124,35 @@ def test_without_new_items_there_is_no_recall_of_them() -> None:
     assert found["new"] == {
         "n_targets": 0, "recall": {"2": None}, "share_of_lists": {"2": 0.0}, "share_of_places": {"2": 0.0}
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "following", [[[7, 1], [2, 7]], [[7, 8], [8, 7, 8]]], ids=["no known item beside another", "no known item"]
+)
+def test_targets_of_a_log_with_nothing_to_rank_are_misses(following: list[list[int]]) -> None:
+    found = measure(trained(), log_of(following), Vocabulary([7]), cutoffs=[2], ties="standard")
+    assert (found["n_targets"], found["n_known"]) == (sum(map(len, following)) - 2, 0)
+    assert found["all"] == {"recall": {"2": 0.0}, "mrr": {"2": 0.0}}
+    assert found["known"] == {"recall": {"2": None}, "mrr": {"2": None}}
+    assert found["new"] == {
+        "n_targets": 1, "recall": {"2": 0.0}, "share_of_lists": {"2": None}, "share_of_places": {"2": None}
+    }  # fmt: skip
+
+
+def test_backtest_whose_last_part_is_unknown_is_carried_out(tmp_path: Path) -> None:
+    pd.DataFrame(
+        [(session, item, 10 * session + place) for session, events in enumerate(
+            [[1, 2], [2, 1], [1, 2], [2, 1], [7, 1], [2, 7]]) for place, item in enumerate(events)],
+        columns=["SessionId", "ItemId", "Time"],
+    ).to_csv(tmp_path / "log.tsv", sep="\t", index=False)  # fmt: skip
+    argv = ["backtest", tmp_path / "log.tsv", "-o", tmp_path / "out", "--parts", 3, "-m", 1, "-d", "cpu", "-q"]
+    status, stdout, stderr = call(door.main, [*argv, "-ps", "layers=4,n_epochs=1,batch_size=2"])
+    assert (status, stderr) == (0, "")
+    lines = [line.split() for line in stdout.splitlines()]
+    assert lines[2][:-1] == ["1", "update", "0.0000", "0.0000", "-", "-", "-"]
+    assert lines[5][:-1] == ["mean", "update", "0.0000", "0.0000", "-", "-", "-"]
+    assert "hits nothing" in stdout
+    assert (tmp_path / "out" / "backtest.html").exists()
 
 
 def test_summary_by_hand() -> None:
