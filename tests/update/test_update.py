@@ -162,6 +162,11 @@ def test_unknown_items_of_the_old_log_are_left_out() -> None:
     assert 77 not in result.gru.items.ids_of(range(result.gru.items.n_items))
 
 
+def test_replayed_sessions_do_not_count_again_in_the_support() -> None:
+    plain, replayed = (updated(trained(), replay=replay).gru for replay in (None, log_of(OLD)))
+    assert replayed.support.tolist() == plain.support.tolist()
+
+
 def test_decay_lowers_the_old_support_alone() -> None:
     gru = trained()
     after = updated(gru, settings=UpdateSettings(decay=0.5)).gru
