@@ -8,14 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from gru4rec.api import GRU4Rec
-from gru4rec.bundle import Bundle
+from gru4rec.bundle import STATE_EVENTS, Bundle
 from gru4rec.config import Engine, Precision, setting_values
 from gru4rec.data.files import Columns
 from gru4rec.data.session_map import load_sessions
 from gru4rec.data.sessions import Sessions
 from gru4rec.train.loop import EpochReport
-from gru4rec.update.growth import grown_state, grown_vocabulary, grown_weights, support_after
+from gru4rec.update.growth import grown_state, grown_vocabulary, grown_weights, state_events, support_after
 from gru4rec.update.replay import choose_replay, mixed
 from gru4rec.update.settings import UpdateSettings, training_settings
 from gru4rec.update.state import CarriedState
@@ -132,6 +134,7 @@ def update(
         recorder=CarriedState(state),
         keep_state=True,
     )
+    learner.training_state = {**(learner.training_state or {}), **_events_behind(before, new, settings.decay)}
     return Updated(
         _with_settings(learner, before),
         n_items_before=before.items.n_items,
@@ -154,6 +157,15 @@ def _log_to_train_on(
     old = old.with_vocabulary(new.items)
     chosen = choose_replay(old, n_replayed, how=settings.replay, seed=seed)
     return mixed(new, old, chosen), len(chosen)
+
+
+def _events_behind(before: Bundle, new: Sessions, decay: float) -> dict[str, np.ndarray]:
+    """Return the events behind the accumulators, as training state has them; nothing where the support says so."""
+    state = before.training_state
+    if state is not None and STATE_EVENTS not in state and decay == 1:
+        return {}
+    n_before = 0.0 if state is None else state_events(state, before.support)
+    return {STATE_EVENTS: np.array([n_before + new.n_events])}
 
 
 def _with_settings(learner: GRU4Rec, before: Bundle) -> GRU4Rec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import gru4rec.update.job
 from gru4rec import GRU4Rec
 from gru4rec.config import hyper_parameters
 from gru4rec.errors import ConfigError, DataError, DivergedError
+from gru4rec.update.growth import grown_state
 from gru4rec.update.job import Updated, update
 from gru4rec.update.settings import UpdateSettings, training_settings
 
@@ -172,6 +174,21 @@ def test_decay_lowers_the_old_support_alone() -> None:
     after = updated(gru, settings=UpdateSettings(decay=0.5)).gru
     expected = np.maximum(np.rint(gru.support / 2) + np.array([1, 2, 1, 2]), 1)
     assert after.support.tolist() == [*expected, 5, 2, 2]
+
+
+@pytest.mark.parametrize(("decay", "keep_state"), [(1.0, True), (0.5, True), (1.0, False)])
+def test_new_items_start_alike_from_day_to_day(decay: float, *, keep_state: bool, tmp_path: Path) -> None:
+    """Every day is like the first, so an event adds as much: eight times as many events halve no step of a new item."""
+    gru = trained(n_sample=0, momentum=0.0, learning_rate=1e-9, keep_state=keep_state)
+    added = []
+    for _ in range(8):
+        gru = updated(gru, OLD, settings=UpdateSettings(decay=decay), learning_rate=1e-9).gru
+        gru.savemodel(tmp_path / "day.gru4rec")
+        gru = GRU4Rec.loadmodel(tmp_path / "day.gru4rec", device="cpu")
+        state = gru.training_state
+        assert state is not None
+        added.append(grown_state(state, 1, gru.support)["accumulator.Wy.weight"][-1].sum())
+    np.testing.assert_allclose(added, added[0], rtol=0.05)
 
 
 def test_an_update_trains_with_the_models_settings_a_smaller_step_and_fewer_passes() -> None:
