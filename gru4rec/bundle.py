@@ -300,7 +300,9 @@ def _check_kind(path: Path) -> None:
         with open(path, "rb") as file:
             head = file.read(9)
     except FileNotFoundError:
-        raise ModelFileError(f"there is no model file {path}. Check the path, or train one with -s {path}") from None
+        raise ModelFileError(
+            f"there is no model file {path}. Check the path, or train one: gru4rec train LOG -o {path}"
+        ) from None
     except IsADirectoryError:
         raise ModelFileError(f"{path} is a folder. Give the path of a model file") from None
     except OSError as error:

@@ -129,6 +129,10 @@ def test_update_with_state_differs_from_one_without_which_says_so() -> None:
     assert len(told) == 1
     assert "the optimiser's state was not saved with the model" in told[0]
     assert "--keep-state" in told[0]
+    usual = kept.settings.learning_rate
+    assert told[0].endswith(f"a learning rate of {0.35 * usual:g}, 0.35 of the model's instead of 0.7")
+    updated(plain, tell=told.append, learning_rate=0.02)
+    assert told[1].endswith("a learning rate of 0.02")
     assert not np.array_equal(with_state.gru.bundle().weights["Wy.weight"], without.gru.bundle().weights["Wy.weight"])
     assert updated(without.gru).state == "carried"  # from then on
 
@@ -214,6 +218,30 @@ def test_settings_that_decide_the_weights_are_refused(name: str) -> None:
 def test_update_settings_out_of_range_are_refused(values: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
         UpdateSettings(**values)
+
+
+class Halved(GRU4Rec):
+    """A user's own loss."""
+
+    def loss_fn_cross_entropy(self, *args: Any, **named: Any) -> Any:
+        return super().loss_fn_cross_entropy(*args, **named) * 0.5
+
+
+def test_an_own_loss_goes_on_in_an_update(tmp_path: Path) -> None:
+    trained().savemodel(tmp_path / "m.gru4rec")
+    weights = []
+    for kind in (GRU4Rec, Halved):
+        after = updated(kind.loadmodel(tmp_path / "m.gru4rec", device="cpu"), engine="plain").gru
+        assert type(after) is kind
+        weights.append(after.bundle().weights["Wy.weight"])
+    assert not np.array_equal(*weights)
+
+
+def test_a_loss_that_was_put_on_the_object_is_refused() -> None:
+    gru = trained()
+    gru.loss_fn_cross_entropy = lambda *args, **named: GRU4Rec.loss_fn_cross_entropy(gru, *args, **named)
+    with pytest.raises(ConfigError, match=r"loss was put on the object itself.* Make it a method of a subclass"):
+        updated(gru)
 
 
 def test_nothing_to_train_on_is_refused() -> None:
