@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gru4rec.backtest.job import POLICIES
-
-TITLES = {"retrain": "train anew", "update": "update", "stale": "do nothing"}
-"""What the policies are called where people read."""
+from gru4rec.backtest.job import POLICIES, TITLES
 
 
 def table_lines(results: Mapping[str, Any]) -> Iterator[str]:
