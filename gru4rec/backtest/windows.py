@@ -96,9 +96,9 @@ def cut_by_days(log: Sessions, days: float, *, first_days: float) -> Parts:
         )
     edges = np.r_[-np.inf, first_days + days * np.arange(n_more + 1)]
     cuts = np.asarray(np.searchsorted(since, edges), dtype=np.int64)
-    rule = f"parts of {_days(days)}"
+    rule = f"{n_more + 1} parts of {_days(days)}"
     if first_days != days:
-        rule = f"a first part of {_days(first_days)}, then {rule}"
+        rule = f"a first part of {_days(first_days)}, then {n_more} of {_days(days)}"
     n_left, rest = log.n_sessions - int(cuts[-1]), since[-1] - edges[-1]
     if n_left:
         sessions = f"{n_left:,} sessions are" if n_left > 1 else "session is"

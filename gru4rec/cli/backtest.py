@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
             check_page(folder / "backtest.html")
         parts = _parts(args)
-        say(args, f"cut into {parts.rule}" + ("" if args.days is None else f"; {len(parts)} parts"))
+        say(args, f"cut into {parts.rule}")
         command = shlex.join(["gru4rec", *sys.argv[1:]]) if sys.argv[1:2] == ["backtest"] else "gru4rec backtest"
         try:
             results = backtest(parts, plan, folder, command=command, tell=lambda message: say(args, message))

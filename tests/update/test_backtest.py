@@ -58,7 +58,7 @@ def test_parts_by_days_begin_with_the_first_session_and_leave_less_than_half_a_p
     parts = cut_by_days(timed([0, 1.9, 2.0, 2.5, 2.9, 3.1, 4.2, 4.4]), 1.0, first_days=2.0)
     assert parts.cuts.tolist() == [0, 2, 5, 6]  # 0 to 2, to 3, to 4
     assert parts.rule == (
-        "a first part of 2 days, then parts of 1 day; the last 2 sessions are left out: 0.4 days is less than half of "
+        "a first part of 2 days, then 2 of 1 day; the last 2 sessions are left out: 0.4 days is less than half of "
         "a part"
     )
 
@@ -68,7 +68,7 @@ def test_parts_by_days_keep_a_last_day_that_is_hardly_whole() -> None:
         parts = cut_by_days(timed([*np.arange(0, 3, 0.25), 3.1, last]), 1.0, first_days=1.0)
         assert parts.cuts.tolist() == [0, 4, 8, 12, 14][: n_more + 1]
     parts = cut_by_days(timed([*np.arange(0, 3, 0.25), 3.1, 3.9]), 1.0, first_days=1.0)
-    assert parts.rule == "parts of 1 day; sessions of the last part start in 0.9 days"
+    assert parts.rule == "4 parts of 1 day; sessions of the last part start in 0.9 days"
 
 
 @pytest.mark.parametrize(
