@@ -65,9 +65,13 @@ def begin(folder: Path, asked: Mapping[str, Any], tell: Callable[[str], None]) -
     now, before = _flat(asked), _flat(_asked_before(folder))
     changed = [name for name in {**now, **before} if now.get(name) != before.get(name)]
     if before and changed:
-        name, more = changed[0], f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        name, shown, more = (
+            changed[0],
+            changed[0].removeprefix("plan."),
+            f" and {len(changed) - 1} more" if len(changed) > 1 else "",
+        )
         tell(
-            f"note: the results of another backtest in {folder} are replaced: it had {name}={before.get(name)}, and "
+            f"note: the results of another backtest in {folder} are replaced: it had {shown}={before.get(name)}, and "
             f"{now.get(name)} is asked for{more}. Its finished parts stay in parts/"
         )
     text = json.dumps(asked, indent=1) + "\n"

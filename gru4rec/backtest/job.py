@@ -101,11 +101,9 @@ def backtest(parts: Parts, plan: Plan, folder: Path, *, command: str, tell: Call
         DivergedError: Training failed.
     """
     check_cutoffs(plan.cutoffs, parts.up_to(1).items.n_items)
-    asked = {
-        **plan.decides, "log": fingerprint(parts.log), "cut": parts.rule, "cuts": parts.cuts.tolist()
-    }  # fmt: skip
-    begin(folder, asked, tell)
-    work = _Work(parts, plan, Finished(folder / "parts"), tell)
+    decided_by = {"plan": plan.decides, "log": fingerprint(parts.log), "cuts": parts.cuts.tolist()}
+    begin(folder, {"cut": parts.rule, **decided_by}, tell)
+    work = _Work(parts, plan, decided_by, Finished(folder / "parts"), tell)
     first = work.first()
     windows = [work.window(window) for window in range(1, len(parts) - 1)]
     return {
@@ -128,9 +126,11 @@ def backtest(parts: Parts, plan: Plan, folder: Path, *, command: str, tell: Call
 class _Work:
     """The windows' work, one after the other, each piece read where it was finished before."""
 
-    def __init__(self, parts: Parts, plan: Plan, finished: Finished, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, parts: Parts, plan: Plan, decided_by: Mapping[str, Any], finished: Finished, tell: Callable[[str], None]
+    ) -> None:
         self.parts, self.plan, self.finished, self._tell = parts, plan, finished, tell
-        self._decided_by = {"plan": plan.decides, "log": fingerprint(parts.log), "cuts": parts.cuts.tolist()}
+        self._decided_by = decided_by
         self._models: dict[int, GRU4Rec] = {}
         self._is_warm = False
 

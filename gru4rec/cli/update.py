@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("model", metavar="MODEL", help="model file, or the folder of a run (gru4rec train --run-dir)")
     parser.add_argument("path", metavar="NEW_LOG", help="log of the sessions since")
-    parser.add_argument("-o", "--output", metavar="UPDATED", required=True, help="save the updated model there, over what is there")
+    parser.add_argument(
+        "-o", "--output", metavar="UPDATED", required=True, help="save the updated model there, over what is there"
+    )
     parser.add_argument("-t", "--test", metavar="LOG", nargs="+", default=[], help="test logs to measure on")
     parser.add_argument("--replay", metavar="OLD_LOG", help="log of old sessions, some of which are trained on again")
     add_update_options(parser)
