@@ -212,6 +212,10 @@ class GRU4Rec:
         check_tables(tables, chosen, self.settings, on_cpu=on_cpu)
         return chosen
 
+    def has_loss_of(self, other: GRU4Rec) -> bool:
+        """Tell whether this object computes its loss with the same method as another one."""
+        return getattr(self._loss, "__func__", None) is getattr(other._loss, "__func__", self)
+
     def loss_fn_cross_entropy(self, scores_AM: Tensor, column_idx_M: Tensor, target_A: Tensor | None = None) -> Tensor:
         """Return the cross-entropy summed over lanes (A of them), with the logq correction.
 

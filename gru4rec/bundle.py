@@ -40,6 +40,9 @@ Status = Literal["finished", "checkpoint", "diverged", "converted"]
 ACCUMULATOR, VELOCITY = "accumulator.", "velocity."
 """What begins the names of training state; the name of the weight follows."""
 
+STATE_EVENTS = "state_events"
+"""In training state: events that accumulators are sums over, float64 (1,); left out where the support adds up to it."""
+
 _TEXT_BYTES, _TEXT_OFFSETS, _INTEGER_IDS, _SUPPORT = "item_id_bytes", "item_id_offsets", "item_ids", "item_support"
 
 
@@ -56,7 +59,7 @@ class Bundle:
             ``converted`` (from the official program).
         n_epochs_done: Passes over the training log behind these weights.
         training_state: The optimiser's accumulators and velocities, each named after its weight, of the weight's
-            shape; None where the model was saved without.
+            shape, and :data:`STATE_EVENTS`; None where the model was saved without.
     """
 
     settings: HyperParameters
@@ -265,7 +268,9 @@ def bundle_of(file: ModelFile, path: str | Path, *, n_rows: int | None = None) -
         )
     with damage_named(path):
         settings = hyper_parameters(file.content["settings"], where=str(path))
-        state = {name: array for name, array in file.arrays.items() if name.startswith((ACCUMULATOR, VELOCITY))}
+        state = {
+            name: array for name, array in file.arrays.items() if name.startswith((ACCUMULATOR, VELOCITY, STATE_EVENTS))
+        }
         weights = {name: array for name, array in file.arrays.items() if name not in state}
         _check_shapes(file.arrays, file.items.n_items if n_rows is None else n_rows, settings, Path(path))
         return Bundle(
@@ -300,7 +305,9 @@ def _check_kind(path: Path) -> None:
         with open(path, "rb") as file:
             head = file.read(9)
     except FileNotFoundError:
-        raise ModelFileError(f"there is no model file {path}. Check the path, or train one with -s {path}") from None
+        raise ModelFileError(
+            f"there is no model file {path}. Check the path, or train one: gru4rec train LOG -o {path}"
+        ) from None
     except IsADirectoryError:
         raise ModelFileError(f"{path} is a folder. Give the path of a model file{_model_in(path)}") from None
     except OSError as error:
@@ -369,6 +376,7 @@ def _check_shapes(weights: Mapping[str, np.ndarray], n_items: int, settings: Hyp
     state = {name[: name.index(".") + 1] for name in weights if name.startswith((ACCUMULATOR, VELOCITY))}
     if state:  # accumulators at least, each of its weight's shape
         expected |= {f"{kind}{name}": shape for kind in state | {ACCUMULATOR} for name, shape in expected.items()}
+        expected |= {STATE_EVENTS: (1,)} if STATE_EVENTS in weights else {}
     found = {name: array.shape for name, array in weights.items()}
     for name, array in weights.items():
         if array.dtype.kind != "f":

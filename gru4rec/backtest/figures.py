@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,5 @@ def _bars(axes: Axes, windows: Sequence[Row]) -> None:
 
 
 def _whole_windows(axes: Axes, numbers: Sequence[int] | np.ndarray) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     axes.set_xlim(numbers[0] - 0.5, numbers[-1] + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xticks(numbers[:: math.ceil(len(numbers) / 12)])

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from gru4rec.api import GRU4Rec
+from gru4rec.backtest.folder import FORMAT, begin
 from gru4rec.backtest.measure import measure
+from gru4rec.backtest.warm_up import warm_up
 from gru4rec.backtest.windows import Parts, new_items_of
 from gru4rec.compare.parts import Parts as Finished
 from gru4rec.config import Engine, HyperParameters, Precision, setting_values
@@ -28,9 +30,12 @@ from gru4rec.runs.folder import fingerprint, versions
 from gru4rec.update.job import update
 from gru4rec.update.settings import UpdateSettings, training_settings
 
-FORMAT, FORMAT_VERSION = "gru4rec-backtest", 1
+FORMAT_VERSION = 1
 
 POLICIES = ("retrain", "update", "stale")
+
+TITLES = {"retrain": "train anew", "update": "update", "stale": "do nothing"}
+"""What the policies are called where people read."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def backtest(parts: Parts, plan: Plan, folder: Path, *, command: str, tell: Call
     Args:
         parts: The log, cut.
         plan: What decides the rest.
-        folder: Gets finished work, in ``parts/``.
+        folder: Gets what is asked for, and finished work, in ``parts/``.
         command: What the report says it was made with.
         tell: Called with a line for each finished piece of work.
 
@@ -92,11 +97,13 @@ def backtest(parts: Parts, plan: Plan, folder: Path, *, command: str, tell: Call
 
     Raises:
         ConfigError: A setting or a list length does not fit.
-        DataError: The folder cannot be written to, or a window has nothing known in it.
+        DataError: The folder cannot be written to, or a part has no item that was there before.
         DivergedError: Training failed.
     """
     check_cutoffs(plan.cutoffs, parts.up_to(1).items.n_items)
-    work = _Work(parts, plan, Finished(folder / "parts"), tell)
+    decided_by = {"plan": plan.decides, "log": fingerprint(parts.log), "cuts": parts.cuts.tolist()}
+    begin(folder, {"cut": parts.rule, **decided_by}, tell)
+    work = _Work(parts, plan, decided_by, Finished(folder / "parts"), tell)
     first = work.first()
     windows = [work.window(window) for window in range(1, len(parts) - 1)]
     return {
@@ -119,10 +126,13 @@ def backtest(parts: Parts, plan: Plan, folder: Path, *, command: str, tell: Call
 class _Work:
     """The windows' work, one after the other, each piece read where it was finished before."""
 
-    def __init__(self, parts: Parts, plan: Plan, finished: Finished, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, parts: Parts, plan: Plan, decided_by: Mapping[str, Any], finished: Finished, tell: Callable[[str], None]
+    ) -> None:
         self.parts, self.plan, self.finished, self._tell = parts, plan, finished, tell
-        self._decided_by = {"plan": plan.decides, "log": fingerprint(parts.log), "cuts": parts.cuts.tolist()}
+        self._decided_by = decided_by
         self._models: dict[int, GRU4Rec] = {}
+        self._is_warm = False
 
     def first(self) -> dict[str, Any]:
         """Return how the model of the first part does on the second, and what it cost."""
@@ -146,8 +156,9 @@ class _Work:
         n_found = self.finished.n_found
         numbers = self.finished.numbers({"part": policy, "window": window, **self._decided_by}, make)
         k = str(self.plan.cutoffs[0])
+        what = f"window {window} of {len(self.parts) - 2}, {TITLES[policy]}" if window else "the first model"
         self._tell(
-            f"window {window} of {len(self.parts) - 2}, {policy}: {numbers['seconds']:.1f} s, "
+            f"{what}: {numbers['seconds']:.1f} s, "
             f"MRR@{k} {numbers['all']['mrr'][k]:.4f}{' (found)' if self.finished.n_found > n_found else ''}"
         )
         return numbers
@@ -186,7 +197,7 @@ class _Work:
 
     def _fit(self, log: Sessions, *, keep_state: bool) -> tuple[GRU4Rec, dict[str, Any]]:
         plan = self.plan
-        gru, clock = GRU4Rec(device=plan.device, **setting_values(plan.settings)), _Clock()
+        gru, clock = GRU4Rec(device=plan.device, **setting_values(plan.settings)), self._clock()
         gru.fit(
             log, threads=plan.threads, engine=plan.engine, precision=plan.precision, keep_state=keep_state,
             on_epoch=lambda report: None,
@@ -195,12 +206,22 @@ class _Work:
 
     def _fit_update(self, before: GRU4Rec, window: int) -> tuple[GRU4Rec, dict[str, Any]]:
         plan, new, old = self.plan, self.parts.part(window), self.parts.up_to(window)
-        clock = _Clock()
+        clock = self._clock()
         updated = update(
             before, new, replay=old, settings=plan.update, threads=plan.threads, engine=plan.engine,
             precision=plan.precision, on_epoch=lambda report: None, tell=self._tell, **plan.update_training,
         )  # fmt: skip
         return updated.gru, {**clock.cost, "account": updated.account}
+
+    def _clock(self) -> _Clock:
+        """Return a clock that begins now; before the first of a process, what is slow only once is done."""
+        if not self._is_warm:
+            plan, self._is_warm = self.plan, True
+            warm_up(
+                plan.settings, plan.update_training, device=plan.device, threads=plan.threads, engine=plan.engine,
+                precision=plan.precision,
+            )  # fmt: skip
+        return _Clock()
 
     def _measure(self, gru: GRU4Rec, place: int, new_items: Vocabulary | None) -> dict[str, Any]:
         with cpu_threads(self.plan.threads):
@@ -245,7 +266,7 @@ def summary_of(windows: Sequence[Mapping[str, Any]], cutoffs: Sequence[str]) -> 
             "cpu_seconds": sum(row["cpu_seconds"] for row in rows),
             **{
                 which: {
-                    metric: {k: sum(row[which][metric][k] for row in rows) / len(rows) for k in cutoffs}
+                    metric: {k: _mean([row[which][metric][k] for row in rows]) for k in cutoffs}
                     for metric in ("recall", "mrr")
                 }
                 for which in ("all", "known")

@@ -35,36 +35,45 @@ def measure(
         ``n_targets``, ``n_known``; ``all`` and ``known``, each with ``recall`` and ``mrr`` by list length; and ``new``:
         ``n_targets`` on new items, and by list length ``recall`` on them (misses counted; None without any),
         ``share_of_lists`` that hold a new item, and ``share_of_places`` that new items have. Lists are those of the
-        known targets.
-
-    Raises:
-        DataError: The model knows nothing of the log.
+        known targets; what is over none of these is None.
     """
-    known = following.with_vocabulary(_items_of(gru))
-    found = evaluate(gru.scorer(), known, list_length=max(cutoffs))
-    ranks = found.counts.ranks(ties, seed=gru.settings.draw_seed)
-    assert found.lists_TK is not None
-    is_new_N = _marked(known.items, new_items)
-    is_new_T = is_new_N[_targets(known)]
+    items = _items_of(gru)
     n_new_targets = int(_marked(following.items, new_items)[_targets(following)].sum())
-    listed_new_TK = is_new_N[found.lists_TK]
+    known = _known_events(following, items)
+    if known is None:
+        ranks, is_new_T = np.empty(0), np.empty(0, dtype=bool)
+        listed_new_TK = np.empty((0, max(cutoffs)), dtype=bool)
+    else:
+        found = evaluate(gru.scorer(), known, list_length=max(cutoffs))
+        ranks = found.counts.ranks(ties, seed=gru.settings.draw_seed)
+        is_new_N = _marked(items, new_items)
+        assert found.lists_TK is not None
+        is_new_T, listed_new_TK = is_new_N[_targets(known)], is_new_N[found.lists_TK]
     sums = {
         metric: {str(k): float(event_values(ranks, metric, k).sum()) for k in cutoffs} for metric in ("recall", "mrr")
     }
     return {
         "n_targets": following.n_targets,
-        "n_known": found.n_targets,
+        "n_known": len(ranks),
         "all": _means(sums, following.n_targets),
-        "known": _means(sums, found.n_targets),
+        "known": _means(sums, len(ranks)),
         "new": {
             "n_targets": n_new_targets,
-            "recall": {
-                str(k): float((ranks[is_new_T] <= k).sum()) / n_new_targets if n_new_targets else None for k in cutoffs
+            "recall": {str(k): _mean(float((ranks[is_new_T] <= k).sum()), n_new_targets) for k in cutoffs},
+            "share_of_lists": {
+                str(k): _mean(float(listed_new_TK[:, :k].any(axis=1).sum()), len(ranks)) for k in cutoffs
             },
-            "share_of_lists": {str(k): float(listed_new_TK[:, :k].any(axis=1).mean()) for k in cutoffs},
-            "share_of_places": {str(k): float(listed_new_TK[:, :k].mean()) for k in cutoffs},
+            "share_of_places": {str(k): _mean(float(listed_new_TK[:, :k].sum()), len(ranks) * k) for k in cutoffs},
         },
     }
+
+
+def _known_events(following: Sessions, items: Vocabulary) -> Sessions | None:
+    """Return the events of known items; None where no two of them stand in one session."""
+    if not (items.encode(following.items.item_ids)[following.items_at(slice(None))] >= 0).any():
+        return None
+    known = following.with_vocabulary(items)
+    return known if known.n_targets else None
 
 
 def _items_of(gru: GRU4Rec) -> Vocabulary:
@@ -72,8 +81,13 @@ def _items_of(gru: GRU4Rec) -> Vocabulary:
     return gru.items
 
 
-def _means(sums: dict[str, dict[str, float]], n: int) -> dict[str, dict[str, float]]:
-    return {metric: {k: total / n for k, total in by_k.items()} for metric, by_k in sums.items()}
+def _means(sums: dict[str, dict[str, float]], n: int) -> dict[str, dict[str, float | None]]:
+    return {metric: {k: _mean(total, n) for k, total in by_k.items()} for metric, by_k in sums.items()}
+
+
+def _mean(total: float, n: int) -> float | None:
+    """Return the mean; None over nothing."""
+    return total / n if n else None
 
 
 def _targets(sessions: Sessions) -> np.ndarray:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gru4rec.backtest.job import POLICIES
-
-TITLES = {"retrain": "train anew", "update": "update", "stale": "do nothing"}
-"""What the policies are called where people read."""
+from gru4rec.backtest.job import POLICIES, TITLES
 
 
 def table_lines(results: Mapping[str, Any]) -> Iterator[str]:
@@ -26,11 +23,11 @@ def table_lines(results: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _line(window: str, policy: str, row: Mapping[str, Any], k: str) -> str:
-    new = row["new"]["recall"][k]
-    cells = (
-        f"{row['all']['recall'][k]:.4f}", f"{row['all']['mrr'][k]:.4f}", f"{row['known']['mrr'][k]:.4f}",
-        "-" if new is None else f"{new:.4f}", f"{row['new']['share_of_lists'][k]:.4f}", f"{row['seconds']:.1f}",
+    shown = (
+        row["all"]["recall"][k], row["all"]["mrr"][k], row["known"]["mrr"][k], row["new"]["recall"][k],
+        row["new"]["share_of_lists"][k],
     )  # fmt: skip
+    cells = [*("-" if value is None else f"{value:.4f}" for value in shown), f"{row['seconds']:.1f}"]
     return f"{window:<8}{TITLES[policy]:<12}" + "".join(f"{cell:>12}" for cell in cells)
 
 

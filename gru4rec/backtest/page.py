@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from gru4rec.backtest.figures import DARK, LIGHT, figures_of, swatch
-from gru4rec.backtest.job import FORMAT, FORMAT_VERSION, POLICIES
-from gru4rec.backtest.output import TITLES, verdict
-from gru4rec.compare.spelling import duration, moment, number, value_text
+from gru4rec.backtest.folder import FORMAT
+from gru4rec.backtest.job import FORMAT_VERSION, POLICIES, TITLES
+from gru4rec.backtest.output import verdict
+from gru4rec.compare.spelling import duration, moment, number
 from gru4rec.errors import DataError
 from gru4rec.pages.file import check_html, generator, write_html
+from gru4rec.pages.values import value_text
 
 COMMAND = "gru4rec backtest"
 

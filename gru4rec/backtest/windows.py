@@ -66,7 +66,9 @@ def cut_by_sessions(log: Sessions, n_parts: int) -> Parts:
 
 
 def cut_by_days(log: Sessions, days: float, *, first_days: float) -> Parts:
-    """Cut a log into parts of so many days each, from its first session on; what is left at the end is left out.
+    """Cut a log into parts of so many days each, from its first session on.
+
+    What is left at the end is a part of its own where sessions start in half of it or more, and is left out otherwise.
 
     Args:
         log: Its times are seconds, milliseconds, microseconds or nanoseconds since 1970.
@@ -86,16 +88,34 @@ def cut_by_days(log: Sessions, days: float, *, first_days: float) -> Parts:
             f"the times of {log.source} are a mere order, so it has no days. Cut it by sessions with --parts"
         )
     since = (log.start_time - log.start_time[0]) / (ticks_per_s * DAY_S)
-    n_more = int((since[-1] - first_days) / days) if since[-1] > first_days else 0
+    n_more = int((since[-1] - first_days) / days + 0.5) if since[-1] > first_days else 0
     if n_more + 1 < MIN_PARTS:
         raise DataError(
-            f"{log.source} spans {since[-1]:.3g} days, which gives fewer than {MIN_PARTS} parts: {first_days:g} days "
-            f"to begin with, then {days:g} days each. Make them shorter"
+            f"{log.source} spans {since[-1]:.3g} days, which gives fewer than {MIN_PARTS} parts: "
+            f"{_days(first_days)} to begin with, then {_days(days)} each. Make them shorter"
         )
     edges = np.r_[-np.inf, first_days + days * np.arange(n_more + 1)]
     cuts = np.asarray(np.searchsorted(since, edges), dtype=np.int64)
-    left = "" if cuts[-1] == log.n_sessions else f"; the last {log.n_sessions - cuts[-1]:,} sessions are left out"
-    return _checked(Parts(log, cuts, f"{first_days:g} days, then {days:g} days each{left}"))
+    rule = f"{n_more + 1} parts of {_days(days)}"
+    if first_days != days:
+        rule = f"a first part of {_days(first_days)}, then {n_more} of {_days(days)}"
+    n_left, rest = log.n_sessions - int(cuts[-1]), since[-1] - edges[-1]
+    if n_left:
+        sessions = f"{n_left:,} sessions are" if n_left > 1 else "session is"
+        rule += f"; the last {sessions} left out: {_days(rest)} is less than half of a part"
+    elif rest < 0:
+        rule += f"; sessions of the last part start in {_days(days + rest)}"
+    return _checked(Parts(log, cuts, rule))
+
+
+def _days(days: float) -> str:
+    """Write a length of time.
+
+    Example:
+        >>> _days(1), _days(0.25), _days(2.456)
+        ('1 day', '0.25 days', '2.46 days')
+    """
+    return f"{days:.3g} {'day' if days == 1 else 'days'}"
 
 
 def _checked(parts: Parts) -> Parts:

@@ -49,27 +49,33 @@ def run(args: argparse.Namespace) -> int:
     """Carry the command out."""
     from pathlib import Path
 
+    from gru4rec.backtest.folder import taken
     from gru4rec.backtest.job import backtest
     from gru4rec.backtest.output import table_lines
     from gru4rec.compare.output import write_results
     from gru4rec.whole import folder_to_write
 
     plan, folder = _plan(args), Path(args.output)
-    with folder_to_write(folder, advice="Give -o another folder"):
+    with folder_to_write(folder, advice="Give -o another folder"), taken(folder):
         if not args.no_report:
             from gru4rec.backtest.page import check_page
 
             check_page(folder / "backtest.html")
         parts = _parts(args)
-        plan_and_log = shlex.join(["gru4rec", *sys.argv[1:]]) if sys.argv[1:2] == ["backtest"] else "gru4rec backtest"
-        results = backtest(parts, plan, folder, command=plan_and_log, tell=lambda message: say(args, message))
-    write_results(results, folder / "backtest.json")
-    say(args, f"wrote {folder / 'backtest.json'}")
-    if not args.no_report:
-        from gru4rec.backtest.page import write_page
+        say(args, f"cut into {parts.rule}")
+        command = shlex.join(["gru4rec", *sys.argv[1:]]) if sys.argv[1:2] == ["backtest"] else "gru4rec backtest"
+        try:
+            results = backtest(parts, plan, folder, command=command, tell=lambda message: say(args, message))
+        except KeyboardInterrupt:
+            say(args, f"what is finished lies in {folder / 'parts'}; the same command goes on from there")
+            raise
+        write_results(results, folder / "backtest.json")
+        say(args, f"wrote {folder / 'backtest.json'}")
+        if not args.no_report:
+            from gru4rec.backtest.page import write_page
 
-        write_page(results, folder / "backtest.html")
-        say(args, f"wrote {folder / 'backtest.html'}")
+            write_page(results, folder / "backtest.html")
+            say(args, f"wrote {folder / 'backtest.html'}")
     if args.json:
         print(json.dumps(results))
     else:
@@ -82,17 +88,19 @@ def _plan(args: argparse.Namespace) -> Plan:
     from gru4rec.api import GRU4Rec
     from gru4rec.backtest.job import Plan
     from gru4rec.config import hyper_parameters, parse_parameter_string, read_parameter_file
+    from gru4rec.model.device import threads_that_help
     from gru4rec.update.settings import training_settings
 
     given: dict[str, Any] = read_parameter_file(args.parameter_file) if args.parameter_file else {}
     given |= parse_parameter_string(args.parameter_string) if args.parameter_string else {}
     settings = hyper_parameters(given, where="-ps or -pf")
     for_update = parse_parameter_string(args.update_string) if args.update_string else {}
-    training_settings(settings, for_update, has_state=True, where="-us")
+    of_updates = training_settings(settings, for_update, has_state=True, where="-us")
+    threads = args.threads or max(threads_that_help(settings), threads_that_help(of_updates))
     gru = GRU4Rec(device=args.device)
     gru.choose_engine(args.engine, args.precision)
     return Plan(
-        settings, update_settings(args), for_update, args.measure, args.eval_type, str(gru.device), args.threads or 1,
+        settings, update_settings(args), for_update, args.measure, args.eval_type, str(gru.device), threads,
         args.engine, args.precision,
     )  # fmt: skip
 

@@ -6,6 +6,8 @@ Everything that can be found wrong is found before training starts: settings, bo
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,15 +131,38 @@ def train_model(
         say(args, f"saved {save_path}")
 
 
-def check_save_path(save_path: str | None, *, inputs: Sequence[str | None]) -> None:
-    """Refuse a save path that would fail, or replace a file that is read, before any work is done."""
+def check_save_path(
+    save_path: str | None, *, inputs: Sequence[str | None], flag: str = "-o", checkpoints: bool = True
+) -> None:
+    """Refuse a save path that would fail, or replace a file that is read, before any work is done.
+
+    Args:
+        save_path: Where the model will be; None: nowhere.
+        inputs: Paths that are read, also those of folders, such as session maps, with the files in them.
+        flag: What the path was given with.
+        checkpoints: Whether checkpoints are written beside the model.
+
+    Raises:
+        ConfigError: A file that is read would be replaced.
+        ModelFileError: The path cannot be written.
+    """
     if save_path is None:
         return
-    for path in (save_path, f"{save_path}.checkpoint"):
-        for read in inputs:
-            if read is not None and same_file(path, read):
-                raise ConfigError(f"saving to {save_path} would replace {read}, which is read. Give -s another path")
+    for path in (save_path, f"{save_path}.checkpoint") if checkpoints else (save_path,):
+        for read in filter(None, inputs):
+            replaced = next((file for file in _files_at(read) if same_file(path, file)), None)
+            if replaced is not None:
+                raise ConfigError(
+                    f"saving to {save_path} would replace {replaced}, which is read. Give {flag} another path"
+                )
         check_writable(path)
+
+
+def _files_at(path: str) -> list[str]:
+    """Return a path, or those of the files in a folder, such as a session map."""
+    with contextlib.suppress(OSError):  # what cannot be listed is refused when it is read
+        return [entry.path for entry in os.scandir(path)]
+    return [path]
 
 
 def print_settings(output: Output, gru: GRU4Rec, given: Sequence[str]) -> None:

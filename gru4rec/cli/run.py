@@ -93,7 +93,8 @@ def _run_with(args: argparse.Namespace, group: Group | None) -> int:
     model_class = _model_class(args.gru4rec_model)
     training_log = None if args.load_model else args.path  # a loaded model may be saved over itself
     if group is None or group.is_first:
-        pipeline.check_save_path(args.save_model, inputs=[*args.test, args.parameter_file, args.validate, training_log])
+        inputs = [*args.test, args.parameter_file, args.validate, training_log]
+        pipeline.check_save_path(args.save_model, inputs=inputs, flag="-s")
     if args.load_model:
         gru: Any = loaded_model(group, model_class, args.path, args.device)
         tests = pipeline.read_tests(args, args.test, gru.items)

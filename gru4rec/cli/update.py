@@ -17,6 +17,7 @@ from gru4rec.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from gru4rec.data.sessions import Sessions
     from gru4rec.update.job import Updated
     from gru4rec.update.settings import UpdateSettings
 
@@ -30,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("model", metavar="MODEL", help="model file, or the folder of a run (gru4rec train --run-dir)")
     parser.add_argument("path", metavar="NEW_LOG", help="log of the sessions since")
-    parser.add_argument("-o", "--output", metavar="UPDATED", required=True, help="save the updated model there")
+    parser.add_argument(
+        "-o", "--output", metavar="UPDATED", required=True, help="save the updated model there, over what is there"
+    )
     parser.add_argument("-t", "--test", metavar="LOG", nargs="+", default=[], help="test logs to measure on")
     parser.add_argument("--replay", metavar="OLD_LOG", help="log of old sessions, some of which are trained on again")
     add_update_options(parser)
@@ -40,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     usual = {"n_epochs": N_EPOCHS, "learning_rate": f"{LEARNING_RATE_FRAC} of the model's"}
     group = parser.add_argument_group("settings of this update")
     for name, field in HyperParameters.model_fields.items():
-        if name not in FIXED:
+        if name in FIXED:  # taken, so that the message says why it is refused
+            group.add_argument(f"--{name}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        else:
             default = usual.get(name, "as the model was trained")
             text = f"{field.description} ({default})".replace("%", "%%")
             group.add_argument(f"--{name}", metavar="X", default=argparse.SUPPRESS, help=text)
@@ -83,13 +88,14 @@ def run(args: argparse.Namespace) -> int:
     from gru4rec.update.growth import grown_vocabulary
     from gru4rec.update.job import update
     from gru4rec.update.settings import training_settings
-    from gru4rec.update.source import MODEL, load_to_update
+    from gru4rec.update.source import CHECKPOINT, MODEL, load_to_update
 
     output, settings = output_of(args), update_settings(args)
     _check_replay(args)
     given = {name: value for name, value in vars(args).items() if name in HyperParameters.model_fields}
-    read = [args.model, str(Path(args.model, MODEL)), args.path, args.replay, *args.test]
-    pipeline.check_save_path(args.output, inputs=read)
+    model = [str(Path(args.model, name)) for name in (MODEL, CHECKPOINT)] if Path(args.model).is_dir() else [args.model]
+    read = [*model, args.path, args.replay, *args.test]
+    pipeline.check_save_path(args.output, inputs=read, checkpoints=False)
     gru = load_to_update(args.model, device=args.device, tell=lambda message: say(args, message))
     asked = training_settings(gru.settings, given, has_state=gru.training_state is not None, where="the flags")
     gru.choose_engine(args.engine, args.precision)
@@ -98,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
     items = grown_vocabulary(gru.items, new)
     old = None if args.replay is None else pipeline.read_sessions(args, args.replay, items)
     tests = pipeline.read_tests(args, args.test, items)
+    _warn(args, new, old)
     output.settings({name: getattr(asked, name) for name in given})
     n_sessions = 1 + (0 if old is None else settings.replay_share)
     with progress(args, "training", round(new.n_targets * n_sessions * asked.n_epochs)) as on_step:
@@ -127,6 +134,21 @@ def _check_replay(args: argparse.Namespace) -> None:
         raise ConfigError(f"--{useless[0].replace('_', '-')} needs a log of old sessions. Add --replay OLD_LOG")
     if args.replay is not None and same_file(args.replay, args.path):
         raise ConfigError(f"--replay {args.replay} is the new log itself. Give a log of the sessions before it")
+
+
+def _warn(args: argparse.Namespace, new: Sessions, old: Sessions | None) -> None:
+    """Say where sessions seem to be trained on twice, or measured on after training on them."""
+    n_late = 0 if old is None else int((old.start_time >= new.start_time[0]).sum())
+    if old is not None and n_late:
+        say(
+            args,
+            f"warning: {n_late:,} of {old.n_sessions:,} sessions of --replay {args.replay} do not start before the "
+            f"first of {args.path}. Where they are the new ones, these are trained on more often: give --replay the "
+            "log of before",
+        )
+    for test in args.test:
+        if same_file(test, args.path):
+            say(args, f"warning: -t {test} is the new log itself: figures are of sessions that were trained on")
 
 
 def _show(args: argparse.Namespace, updated: Updated) -> None:

@@ -26,10 +26,11 @@ from gru4rec.compare.figures import (
     swatch,
     tuning_figure,
 )
-from gru4rec.compare.spelling import duration, moment, number, probability, rank_text, size, value_text
+from gru4rec.compare.spelling import duration, moment, number, probability, rank_text, size
 from gru4rec.compare.verdict import alpha, isolated, lead_of, standings, told_apart, verdict
 from gru4rec.errors import DataError
 from gru4rec.pages.file import check_html, generator, write_html
+from gru4rec.pages.values import value_text
 
 COMMAND = "gru4rec compare"
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-from typing import Any
 
 import numpy as np
 
@@ -73,11 +71,6 @@ def moment(time: float) -> str:
         ('2026-01-01 00:00:00', '17')
     """
     return Clock(unit_of(np.array([time]))).moment(time)
-
-
-def value_text(value: Any) -> str:
-    """Write a setting as JSON does, text without its quotes."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def rank_text(rank: float) -> str:

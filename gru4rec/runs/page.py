@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gru4rec.errors import DataError
 from gru4rec.pages.file import write_html
 from gru4rec.pages.svg import DrawnFigure, svg_of
+from gru4rec.pages.values import value_text
 from gru4rec.runs.folder import RunFolder
 from gru4rec.runs.metrics_file import read_metrics
 
@@ -38,7 +39,9 @@ def _page(folder: RunFolder, lines: Sequence[Line]) -> str:
     from jinja2 import Environment
 
     source = files("gru4rec.runs").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["value"] = value_text
+    template = environment.from_string(source)
     epochs = [line for line in lines if line["kind"] == "epoch"]
     return template.render(config=folder.config, epochs=epochs, figures=_figures(lines, epochs), name=folder.path.name,
         metrics=list((epochs[0]["validation"] or {}) if epochs else {}),

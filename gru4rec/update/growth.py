@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from gru4rec.bundle import ACCUMULATOR, VELOCITY
+from gru4rec.bundle import ACCUMULATOR, STATE_EVENTS, VELOCITY
 from gru4rec.data.sessions import Sessions
 from gru4rec.data.vocabulary import Vocabulary, integers_where_possible
 from gru4rec.errors import DataError
@@ -138,14 +138,19 @@ def grown_state(state: Mapping[str, np.ndarray], n_new: int, support_N: np.ndarr
     """Return accumulators and velocities with rows for the new items.
 
     A new item's accumulator is what one training event has added on average: the sum of the known items' accumulators
-    over the sum of their support. Its velocity is 0.
+    over the number of events that added to them, those that no longer count in the support included. Its velocity is 0.
     """
-    grown = dict(state)
+    grown, n_events = dict(state), state_events(state, support_N)
     for name in ITEM_TABLES:
         for kind in (ACCUMULATOR, VELOCITY):
             table_ND = state.get(kind + name)
             if table_ND is not None:
-                row = table_ND.sum(axis=0, dtype=np.float64) / support_N.sum() * (kind == ACCUMULATOR)
+                row = table_ND.sum(axis=0, dtype=np.float64) / n_events * (kind == ACCUMULATOR)
                 rows = np.repeat(row[np.newaxis], n_new, axis=0).astype(table_ND.dtype)
                 grown[kind + name] = np.concatenate([table_ND, rows])
     return grown
+
+
+def state_events(state: Mapping[str, np.ndarray], support_N: np.ndarray) -> float:
+    """Return how many training events added to the accumulators: as many as the support, unless that was decayed."""
+    return float(state[STATE_EVENTS][0] if STATE_EVENTS in state else support_N.sum())

@@ -8,16 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from gru4rec.api import GRU4Rec
-from gru4rec.bundle import Bundle
-from gru4rec.config import Engine, Precision, setting_values
+from gru4rec.bundle import STATE_EVENTS, Bundle
+from gru4rec.config import Engine, HyperParameters, Precision, setting_values
 from gru4rec.data.files import Columns
 from gru4rec.data.session_map import load_sessions
 from gru4rec.data.sessions import Sessions
+from gru4rec.errors import ConfigError
 from gru4rec.train.loop import EpochReport
-from gru4rec.update.growth import grown_state, grown_vocabulary, grown_weights, support_after
+from gru4rec.update.growth import grown_state, grown_vocabulary, grown_weights, state_events, support_after
 from gru4rec.update.replay import choose_replay, mixed
-from gru4rec.update.settings import UpdateSettings, training_settings
+from gru4rec.update.settings import ANEW_FRAC, LEARNING_RATE_FRAC, UpdateSettings, training_settings
 from gru4rec.update.state import CarriedState
 
 _log = logging.getLogger("gru4rec")
@@ -97,7 +100,8 @@ def update(
         The updated model and an account. Its training state is kept, so that the next update goes on from it.
 
     Raises:
-        ConfigError: The model is not trained, or a setting does not fit.
+        ConfigError: The model is not trained, a setting does not fit, or the model's loss is one that was put on this
+            object.
         DataError: A log cannot be used, or nothing in it is known.
         DivergedError: The model diverged in training, or does now.
     """
@@ -115,10 +119,14 @@ def update(
     weights, n_alone = grown_weights(before.weights, new, before.support)
     log, n_replayed = _log_to_train_on(new, old, settings, seed=trained_with.draw_seed)
     log = replace(log, item_support=support_after(before.support, new, decay=settings.decay))
-    learner = GRU4Rec(device=gru.device, dtype=gru.dtype, **setting_values(trained_with))
+    learner = _learner(gru, trained_with)
     n_new = items.n_items - before.items.n_items
     if before.training_state is None:
-        tell(f"note: the optimiser's state was not saved with the model ({_HOW_TO_KEEP}): it begins anew")
+        usual = f", {LEARNING_RATE_FRAC * ANEW_FRAC:g} of the model's instead of {LEARNING_RATE_FRAC:g}"
+        tell(
+            f"note: the optimiser's state was not saved with the model ({_HOW_TO_KEEP}): it begins anew, with a "
+            f"learning rate of {trained_with.learning_rate:g}{'' if 'learning_rate' in training else usual}"
+        )
     state = grown_state(before.training_state or {}, n_new, before.support)
     learner.fit(
         log,
@@ -132,6 +140,7 @@ def update(
         recorder=CarriedState(state),
         keep_state=True,
     )
+    learner.training_state = {**(learner.training_state or {}), **_events_behind(before, new, settings.decay)}
     return Updated(
         _with_settings(learner, before),
         n_items_before=before.items.n_items,
@@ -156,9 +165,29 @@ def _log_to_train_on(
     return mixed(new, old, chosen), len(chosen)
 
 
+def _events_behind(before: Bundle, new: Sessions, decay: float) -> dict[str, np.ndarray]:
+    """Return the events behind the accumulators, as training state has them; nothing where the support says so."""
+    state = before.training_state
+    if state is not None and STATE_EVENTS not in state and decay == 1:
+        return {}
+    n_before = 0.0 if state is None else state_events(state, before.support)
+    return {STATE_EVENTS: np.array([n_before + new.n_events])}
+
+
+def _learner(gru: GRU4Rec, settings: HyperParameters) -> GRU4Rec:
+    """Return an untrained model of the same class, which trains with the same loss."""
+    learner = type(gru)(device=gru.device, dtype=gru.dtype, **setting_values(settings))
+    if not learner.has_loss_of(gru):
+        raise ConfigError(
+            "the model's loss was put on the object itself, and an update would train a new object without it. Make "
+            "it a method of a subclass of GRU4Rec"
+        )
+    return learner
+
+
 def _with_settings(learner: GRU4Rec, before: Bundle) -> GRU4Rec:
     """Return the updated model with the settings it was first trained with."""
     after = replace(
         learner.bundle(), settings=before.settings, n_epochs_done=before.n_epochs_done + learner.n_epochs_done
     )
-    return GRU4Rec.from_bundle(after, learner.device)
+    return type(learner).from_bundle(after, learner.device)

@@ -46,7 +46,10 @@ class UpdateSettings:
         if not 0 <= self.replay_share < float("inf"):
             raise ConfigError(f"replay_share={self.replay_share} is no share. Give 0 or more, such as 0.5")
         if self.replay not in REPLAY_CHOICES:
-            raise ConfigError(f"unknown replay {self.replay!r}. Choose from {', '.join(REPLAY_CHOICES)}")
+            raise ConfigError(
+                f"unknown choice of replayed sessions {self.replay!r} (--replay-choice). Choose from "
+                f"{', '.join(REPLAY_CHOICES)}"
+            )
         if not 0 < self.decay <= 1:
             raise ConfigError(f"decay={self.decay} is out of range. Give a share above 0, up to 1")
 

@@ -61,7 +61,8 @@ def _with_state_of(bundle: Bundle, path: Path, tell: Callable[[str], None]) -> B
     tensors = load_checkpoint(path).tensors
     state = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith(("accumulator.", "velocity."))}
     weights = bundle.weights.items()
-    if any(tensors[f"weight.{name}"].shape != weight.shape for name, weight in weights):
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name.startswith("weight.")}
+    if shapes != {f"weight.{name}": weight.shape for name, weight in weights}:
         raise ModelFileError(
             f"{path} is the checkpoint of another model than that beside it. Give the model file alone"
         )

@@ -173,6 +173,8 @@ def test_report_and_tensorboard_events_are_written(tmp_path: Path, logs: dict[st
     assert main(command(logs, folder, "--tensorboard")[1:]) == 0
     page = (folder / "report.html").read_text()
     assert page.count("<svg") == 6
+    assert "<td>true</td>" in page  # settings as in the other reports
+    assert "<td>True</td>" not in page
     assert "recall@20" in page
     assert "http" not in page.replace("http://www.w3.org", "")
     events = EventAccumulator(str(folder / "tensorboard"))

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import make_sessions
 from doors import call
 from update.literal import log_of, trained
 
+import gru4rec.backtest.job
 from gru4rec import GRU4Rec, Sessions, Vocabulary
+from gru4rec.backtest.folder import taken
 from gru4rec.backtest.job import summary_of
 from gru4rec.backtest.measure import measure
 from gru4rec.backtest.output import table_lines, verdict
@@ -51,10 +54,21 @@ def timed(days: list[float], ticks_per_day: float = 86_400_000) -> Sessions:
     return Sessions(sessions.item_idx, sessions.offsets, start, sessions.items, "timed.tsv")
 
 
-def test_parts_by_days_begin_with_the_first_session_and_leave_the_rest_out() -> None:
-    parts = cut_by_days(timed([0, 1.9, 2.0, 2.5, 2.9, 3.1, 4.2]), 1.0, first_days=2.0)
-    assert parts.cuts.tolist() == [0, 2, 5, 6]  # 0 to 2, to 3, to 4; 4.2 is in a day that is not whole
-    assert parts.rule == "2 days, then 1 days each; the last 1 sessions are left out"
+def test_parts_by_days_begin_with_the_first_session_and_leave_less_than_half_a_part_out() -> None:
+    parts = cut_by_days(timed([0, 1.9, 2.0, 2.5, 2.9, 3.1, 4.2, 4.4]), 1.0, first_days=2.0)
+    assert parts.cuts.tolist() == [0, 2, 5, 6]  # 0 to 2, to 3, to 4
+    assert parts.rule == (
+        "a first part of 2 days, then 2 of 1 day; the last 2 sessions are left out: 0.4 days is less than half of "
+        "a part"
+    )
+
+
+def test_parts_by_days_keep_a_last_day_that_is_hardly_whole() -> None:
+    for n_more, last in ((4, 3.95), (4, 3.5), (3, 3.4)):
+        parts = cut_by_days(timed([*np.arange(0, 3, 0.25), 3.1, last]), 1.0, first_days=1.0)
+        assert parts.cuts.tolist() == [0, 4, 8, 12, 14][: n_more + 1]
+    parts = cut_by_days(timed([*np.arange(0, 3, 0.25), 3.1, 3.9]), 1.0, first_days=1.0)
+    assert parts.rule == "4 parts of 1 day; sessions of the last part start in 0.9 days"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +78,7 @@ def test_parts_by_days_begin_with_the_first_session_and_leave_the_rest_out() -> 
         (lambda: cut_by_sessions(log_of([[0, 1], [0], [0, 1]]), 3), DataError, r"part 2 of 3 of .* no session of two"),
         (lambda: cut_by_sessions(log_of([[0, 1], [0, 1]]), 3), DataError, r"part 1 of 3 of .* no session of two"),
         (lambda: cut_by_days(log_of([[0, 1]] * 9), 1.0, first_days=1.0), DataError, r"mere order.* Cut it .* --parts"),
-        (lambda: cut_by_days(timed([0, 5]), 2.0, first_days=2.0), DataError, r"timed\.tsv spans 5 days, .* Make them"),
+        (lambda: cut_by_days(timed([0, 5]), 4.0, first_days=2.0), DataError, r"timed\.tsv spans 5 days, .* Make them"),
         (lambda: cut_by_days(timed([0, 5]), 0.0, first_days=2.0), ConfigError, r"--days 0 is no length of time"),
         (lambda: cut_by_days(timed([0, 5]), 1.0, first_days=-1.0), ConfigError, r"--first-days -1 is no length"),
     ],
@@ -123,6 +137,35 @@ def test_without_new_items_there_is_no_recall_of_them() -> None:
     assert found["new"] == {
         "n_targets": 0, "recall": {"2": None}, "share_of_lists": {"2": 0.0}, "share_of_places": {"2": 0.0}
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "following", [[[7, 1], [2, 7]], [[7, 8], [8, 7, 8]]], ids=["no known item beside another", "no known item"]
+)
+def test_targets_of_a_log_with_nothing_to_rank_are_misses(following: list[list[int]]) -> None:
+    found = measure(trained(), log_of(following), Vocabulary([7]), cutoffs=[2], ties="standard")
+    assert (found["n_targets"], found["n_known"]) == (sum(map(len, following)) - 2, 0)
+    assert found["all"] == {"recall": {"2": 0.0}, "mrr": {"2": 0.0}}
+    assert found["known"] == {"recall": {"2": None}, "mrr": {"2": None}}
+    assert found["new"] == {
+        "n_targets": 1, "recall": {"2": 0.0}, "share_of_lists": {"2": None}, "share_of_places": {"2": None}
+    }  # fmt: skip
+
+
+def test_backtest_whose_last_part_is_unknown_is_carried_out(tmp_path: Path) -> None:
+    pd.DataFrame(
+        [(session, item, 10 * session + place) for session, events in enumerate(
+            [[1, 2], [2, 1], [1, 2], [2, 1], [7, 1], [2, 7]]) for place, item in enumerate(events)],
+        columns=["SessionId", "ItemId", "Time"],
+    ).to_csv(tmp_path / "log.tsv", sep="\t", index=False)  # fmt: skip
+    argv = ["backtest", tmp_path / "log.tsv", "-o", tmp_path / "out", "--parts", 3, "-m", 1, "-d", "cpu", "-q"]
+    status, stdout, stderr = call(door.main, [*argv, "-ps", "layers=4,n_epochs=1,batch_size=2"])
+    assert (status, stderr) == (0, "")
+    lines = [line.split() for line in stdout.splitlines()]
+    assert lines[2][:-1] == ["1", "update", "0.0000", "0.0000", "-", "-", "-"]
+    assert lines[5][:-1] == ["mean", "update", "0.0000", "0.0000", "-", "-", "-"]
+    assert "hits nothing" in stdout
+    assert (tmp_path / "out" / "backtest.html").exists()
 
 
 def test_summary_by_hand() -> None:
@@ -275,7 +318,93 @@ def test_wrong_input_is_refused_and_leaves_no_folder(flags: list[Any], fragments
     assert not (tmp_path / "out").exists()
 
 
+def run_small(log: Path, folder: Path, *more: Any) -> tuple[Any, str, str]:
+    settings = "layers=4,n_epochs=1,batch_size=16,n_sample=16"
+    argv = ["backtest", log, "-o", folder, "--parts", 3, "-ps", settings, "-d", "cpu", "--no-report", *more]
+    return call(door.main, argv)
+
+
+def test_folder_of_something_else_is_refused_and_stays_as_it_was(late_log: Path, tmp_path: Path) -> None:
+    for name, text in (("log.tsv", "mine"), ("plan.json", "{}"), ("plan.json", "no JSON")):
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        (folder / name).write_text(text)
+        status, _, stderr = run_small(late_log, folder)
+        assert status == 2
+        assert stderr == f"ConfigError: {folder} is not empty, and holds no backtest. Give -o another folder\n"
+        assert [path.name for path in folder.iterdir()] == [name]
+        assert (folder / name).read_text() == text
+        shutil.rmtree(folder)
+
+
+def test_second_backtest_in_a_folder_is_refused_while_the_first_one_works(late_log: Path, tmp_path: Path) -> None:
+    with taken(tmp_path):
+        status, _, stderr = run_small(late_log, tmp_path)
+    assert status == 2
+    assert stderr.startswith(f"ConfigError: another gru4rec backtest works in {tmp_path}. Wait for it")
+    assert len(stderr.splitlines()) == 1
+    assert run_small(late_log, tmp_path, "-q")[0] == 0
+
+
+def test_another_backtest_in_the_folder_is_replaced_and_said_so(late_log: Path, tmp_path: Path) -> None:
+    said = [run_small(late_log, tmp_path, *more)[2] for more in ([], [], ["--decay", 0.5], ["--decay", 0.5])]
+    assert ["are replaced" in one for one in said] == [False, False, True, False]
+    assert f"the results of another backtest in {tmp_path} are replaced: it had update.decay=1.0, and 0.5" in said[2]
+
+
+def test_first_clock_of_a_process_starts_warm(late_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    clock, warm = gru4rec.backtest.job._Clock, gru4rec.backtest.job.warm_up
+    monkeypatch.setattr(gru4rec.backtest.job, "_Clock", lambda: order.append("clock") or clock())
+    monkeypatch.setattr(
+        gru4rec.backtest.job, "warm_up", lambda *args, **how: order.append("warm") or warm(*args, **how)
+    )
+    run_small(late_log, tmp_path)
+    assert order == ["warm", "clock", "clock", "clock"]
+    for kind, expected in (("update", ["warm", "clock"]), ("nothing", [])):
+        order.clear()
+        for path in (tmp_path / "parts").glob(f"{kind}-*.json"):
+            path.unlink()
+        run_small(late_log, tmp_path)
+        assert order == expected
+
+
+def test_interrupted_backtest_says_how_it_goes_on(
+    late_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any, **how: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gru4rec.backtest.job, "update", interrupted)
+    status, _, stderr = run_small(late_log, tmp_path / "out")
+    assert status == 130
+    assert stderr.splitlines()[-2:] == [
+        f"what is finished lies in {tmp_path / 'out' / 'parts'}; the same command goes on from there", "interrupted"
+    ]  # fmt: skip
+    monkeypatch.undo()
+    status, _, stderr = run_small(late_log, tmp_path / "out")
+    assert status == 0
+    assert stderr.count("(found)") == 2
+    assert "the first model: " in stderr
+    assert "window 1 of 1, train anew: " in stderr
+    assert "window 1 of 1, do nothing: " in stderr
+
+
+def test_threads_are_those_that_help_models_or_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gru4rec.model.device
+    from gru4rec.cli.backtest import _plan
+    from gru4rec.cli.main import _parser
+
+    monkeypatch.setattr(gru4rec.model.device, "ALL_THREADS", 7)
+    for flags, n in (
+        ([], 1), (["-ps", "layers=1000,n_sample=2048"], 7), (["-us", "n_sample=all"], 7), (["--threads", "3"], 3)
+    ):  # fmt: skip
+        args = _parser().parse_args(["backtest", "log.tsv", "-o", "out", "-d", "cpu", *flags])
+        assert _plan(args).threads == n
+
+
 def test_page_of_another_kind_is_not_replaced(late_log: Path, tmp_path: Path) -> None:
+    run_small(late_log, tmp_path)
     (tmp_path / "backtest.html").write_text("mine")
     status, _, stderr = call(door.main, ["backtest", late_log, "-o", tmp_path, "-d", "cpu", "-q"])
     assert status == 2

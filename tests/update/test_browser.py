@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gru4rec.backtest.figures import _whole_windows
 from gru4rec.backtest.job import POLICIES, summary_of
 from gru4rec.backtest.page import page_of, write_page
 from gru4rec.config import hyper_parameters, setting_values
@@ -145,6 +146,8 @@ def test_wide_table_scrolls_in_its_own_box_on_a_phone_and_fits_a_desktop(opened:
     assert box.evaluate("box => box.scrollWidth - box.clientWidth") <= 0
     opened.set_viewport_size({"width": 360, "height": 800})
     assert box.evaluate("box => box.scrollWidth - box.clientWidth") > 100
+    shown = box.evaluate("box => [getComputedStyle(box).borderRightWidth, getComputedStyle(box).backgroundAttachment]")
+    assert shown == ["1px", "local, local, scroll, scroll"]  # shadows stay at the edges, covers scroll along
 
 
 def test_table_has_a_row_for_each_window_and_policy_and_the_means(opened: Any) -> None:
@@ -155,6 +158,15 @@ def test_table_has_a_row_for_each_window_and_policy_and_the_means(opened: Any) -
     assert rows[0] == ["1", "train anew", "0.5800", "0.2900", "0.2900", "0.2900", "0.4000", "50 s"]
     assert rows[4] == ["", "update", "0.4600", "0.2300", "0.2300", "\u2013", "0.4000", "10 s"]
     assert rows[9] == ["Mean", "train anew", "0.5600", "0.2800", "0.2800", "0.2800", "0.4000", "1.7 min"]
+
+
+@pytest.mark.parametrize(("n_windows", "expected"), [(1, [1]), (3, [1, 2, 3]), (25, [*range(1, 26, 3)])])
+def test_windows_are_whole_numbers_on_the_axes(n_windows: int, expected: list[int]) -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    _whole_windows(axes, range(1, n_windows + 1))
+    assert axes.get_xticks().tolist() == expected
 
 
 def test_same_results_same_page_and_text_is_no_markup() -> None:

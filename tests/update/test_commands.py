@@ -207,8 +207,38 @@ def empty_folder(shop: Shop) -> Path:
     return shop.folder / "folder"
 
 
+def link(shop: Shop, path: Path) -> Path:
+    (shop.folder / "link").symlink_to(path)
+    return shop.folder / "link"
+
+
+def run_folder(shop: Shop, *settings: Any) -> Path:
+    folder = shop.folder / "run"
+    assert call(door.main, ["train", shop.old, "--run-dir", folder, *SETTINGS, *settings, *QUIET])[0] == 0
+    return folder
+
+
+def run_of_other_weights(shop: Shop) -> Path:
+    folder = run_folder(shop, "--embedding", 3, "--constrained_embedding", False)
+    (folder / "model.gru4rec").write_bytes(shop.plain.read_bytes())
+    return folder
+
+
+def session_map(shop: Shop) -> Path:
+    from gru4rec.data.session_map import load_sessions, write_session_map
+
+    write_session_map(load_sessions(shop.new), shop.folder / "new.sessions")
+    return shop.folder / "new.sessions"
+
+
+def first_file_of_map(shop: Shop) -> Path:
+    return min((shop.folder / "new.sessions").iterdir())
+
+
 WRONG = [
-    Wrong("no model", lambda s: [s.folder / "none", s.new, "-o", s.out], ("no model file", "none")),
+    Wrong(
+        "no model", lambda s: [s.folder / "none", s.new, "-o", s.out], ("no model file", "none", "gru4rec train LOG -o")
+    ),
     Wrong("a log as model", lambda s: [s.old, s.new, "-o", s.out], ("old.tsv is not a model file",)),
     Wrong("no run", lambda s: [empty_folder(s), s.new, "-o", s.out], ("no model.gru4rec in the folder", "--run-dir")),
     Wrong("baseline", lambda s: [baseline(s), s.new, "-o", s.out], ("kind 'sknn'", "only a GRU4Rec can be updated")),
@@ -248,7 +278,7 @@ WRONG = [
     Wrong(
         "unknown choice",
         lambda s: [s.model, s.new, "-o", s.out, "--replay", s.old, "--replay-choice", "newest"],
-        ("'newest'", "sample, recent"),
+        ("'newest' (--replay-choice)", "sample, recent"),
     ),
     Wrong(
         "negative share",
@@ -260,7 +290,31 @@ WRONG = [
         "setting", lambda s: [s.model, s.new, "-o", s.out, "--learning_rate", "x"], ("learning_rate='x'", "the flags")
     ),
     Wrong("onto the model", lambda s: [s.model, s.new, "-o", s.model], ("would replace", "model.gru4rec")),
-    Wrong("onto the log", lambda s: [s.model, s.new, "-o", s.new], ("would replace", "new.tsv")),
+    Wrong("onto the log", lambda s: [s.model, s.new, "-o", s.new], ("would replace", "new.tsv", "Give -o another")),
+    Wrong(
+        "onto the log through a link", lambda s: [s.model, s.new, "-o", link(s, s.new)], ("would replace", "new.tsv")
+    ),
+    Wrong(
+        "onto the run's checkpoint",
+        lambda s: [run_folder(s), s.new, "-o", s.folder / "run" / "checkpoints" / "last.safetensors"],
+        ("would replace", "last.safetensors", "Give -o another"),
+    ),
+    Wrong(
+        "onto the run's model through a link",
+        lambda s: [run_folder(s), s.new, "-o", link(s, s.folder / "run" / "model.gru4rec")],
+        ("would replace", "model.gru4rec"),
+    ),
+    Wrong("into the session map", lambda s: [s.model, session_map(s), "-o", first_file_of_map(s)], ("would replace",)),
+    Wrong(
+        "run's checkpoint of other weights",
+        lambda s: [run_of_other_weights(s), s.new, "-o", s.out],
+        ("last.safetensors is the checkpoint of another model", "Give the model file alone"),
+    ),
+    Wrong(
+        "a setting that decides the weights",
+        lambda s: [s.model, s.new, "-o", s.out, "--layers", 32],
+        ("layers in the flags cannot be changed by an update", "train anew"),
+    ),
     Wrong(
         "folder missing", lambda s: [s.model, s.new, "-o", s.folder / "no" / "m"], ("cannot save", "Make the folder")
     ),
@@ -279,6 +333,23 @@ def test_wrong_input_gets_one_message_and_harms_nothing(wrong: Wrong, shop: Shop
     for fragment in wrong.fragments:
         assert fragment in stderr
     assert shop.snapshot() == before
+
+
+def test_sessions_that_are_trained_on_twice_or_measured_after_training_are_warned_of(shop: Shop) -> None:
+    frame(OLD + NEW).to_csv(shop.folder / "all.tsv", sep="\t", index=False)
+    log = frame(OLD + NEW)
+    log[log.SessionId >= len(OLD)].to_csv(shop.folder / "later.tsv", sep="\t", index=False)
+    told = []
+    for replay, test in ((shop.old, shop.old), (shop.folder / "all.tsv", shop.folder / "later.tsv")):
+        argv = ["update", shop.model, shop.folder / "later.tsv", "-o", shop.out, "--replay", replay, "-t", test]
+        status, _, stderr = call(door.main, [*argv, "-m", 2, "-d", "cpu"])
+        assert status == 0
+        told.append([line for line in stderr.splitlines() if line.startswith("warning:")])
+    assert told[0] == []
+    replayed, measured = told[1]
+    assert "6 of 11 sessions of --replay" in replayed  # those of NEW
+    assert "do not start before the first of" in replayed
+    assert "later.tsv is the new log itself: figures are of sessions that were trained on" in measured
 
 
 @pytest.mark.parametrize(

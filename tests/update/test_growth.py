@@ -133,3 +133,6 @@ def test_accumulators_of_new_items_are_what_one_event_adds_and_velocities_are_ze
     assert grown["accumulator.Wy.weight"].tolist() == [[6, 2], [4, 8], [2.5, 2.5], [2.5, 2.5]]
     assert grown["velocity.Wy.weight"].tolist() == [[1, 1], [1, 1], [0, 0], [0, 0]]
     assert grown["accumulator.G.0.bias_hh"] is state["accumulator.G.0.bias_hh"]
+    # where the support was decayed, the state says how many events there were: 10 / 8
+    grown = grown_state({**state, "state_events": np.array([8.0])}, 2, np.array([3, 1]))
+    assert grown["accumulator.Wy.weight"][2:].tolist() == [[1.25, 1.25], [1.25, 1.25]]

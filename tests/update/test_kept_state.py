@@ -78,8 +78,9 @@ def test_reader_of_version_2_refuses_the_file(tmp_path: Path, monkeypatch: pytes
         ("accumulator.Wy.weight", np.ones((3, 4), np.float32)),
         ("accumulator.Wy.weight", None),
         ("velocity.Nothing", np.ones(3, np.float32)),
+        ("state_events", np.ones(2)),
     ],
-    ids=["another shape", "missing", "of no weight"],
+    ids=["another shape", "missing", "of no weight", "two counts"],
 )
 def test_state_that_does_not_fit_is_damage(name: str, array: np.ndarray | None, tmp_path: Path) -> None:
     bundle = trained(keep_state=True).bundle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import gru4rec.update.job
 from gru4rec import GRU4Rec
 from gru4rec.config import hyper_parameters
 from gru4rec.errors import ConfigError, DataError, DivergedError
+from gru4rec.update.growth import grown_state
 from gru4rec.update.job import Updated, update
 from gru4rec.update.settings import UpdateSettings, training_settings
 
@@ -127,6 +129,10 @@ def test_update_with_state_differs_from_one_without_which_says_so() -> None:
     assert len(told) == 1
     assert "the optimiser's state was not saved with the model" in told[0]
     assert "--keep-state" in told[0]
+    usual = kept.settings.learning_rate
+    assert told[0].endswith(f"a learning rate of {0.35 * usual:g}, 0.35 of the model's instead of 0.7")
+    updated(plain, tell=told.append, learning_rate=0.02)
+    assert told[1].endswith("a learning rate of 0.02")
     assert not np.array_equal(with_state.gru.bundle().weights["Wy.weight"], without.gru.bundle().weights["Wy.weight"])
     assert updated(without.gru).state == "carried"  # from then on
 
@@ -162,11 +168,31 @@ def test_unknown_items_of_the_old_log_are_left_out() -> None:
     assert 77 not in result.gru.items.ids_of(range(result.gru.items.n_items))
 
 
+def test_replayed_sessions_do_not_count_again_in_the_support() -> None:
+    plain, replayed = (updated(trained(), replay=replay).gru for replay in (None, log_of(OLD)))
+    assert replayed.support.tolist() == plain.support.tolist()
+
+
 def test_decay_lowers_the_old_support_alone() -> None:
     gru = trained()
     after = updated(gru, settings=UpdateSettings(decay=0.5)).gru
     expected = np.maximum(np.rint(gru.support / 2) + np.array([1, 2, 1, 2]), 1)
     assert after.support.tolist() == [*expected, 5, 2, 2]
+
+
+@pytest.mark.parametrize(("decay", "keep_state"), [(1.0, True), (0.5, True), (1.0, False)])
+def test_new_items_start_alike_from_day_to_day(decay: float, *, keep_state: bool, tmp_path: Path) -> None:
+    """Every day is like the first, so an event adds as much: eight times as many events halve no step of a new item."""
+    gru = trained(n_sample=0, momentum=0.0, learning_rate=1e-9, keep_state=keep_state)
+    added = []
+    for _ in range(8):
+        gru = updated(gru, OLD, settings=UpdateSettings(decay=decay), learning_rate=1e-9).gru
+        gru.savemodel(tmp_path / "day.gru4rec")
+        gru = GRU4Rec.loadmodel(tmp_path / "day.gru4rec", device="cpu")
+        state = gru.training_state
+        assert state is not None
+        added.append(grown_state(state, 1, gru.support)["accumulator.Wy.weight"][-1].sum())
+    np.testing.assert_allclose(added, added[0], rtol=0.05)
 
 
 def test_an_update_trains_with_the_models_settings_a_smaller_step_and_fewer_passes() -> None:
@@ -192,6 +218,30 @@ def test_settings_that_decide_the_weights_are_refused(name: str) -> None:
 def test_update_settings_out_of_range_are_refused(values: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
         UpdateSettings(**values)
+
+
+class Halved(GRU4Rec):
+    """A user's own loss."""
+
+    def loss_fn_cross_entropy(self, *args: Any, **named: Any) -> Any:
+        return super().loss_fn_cross_entropy(*args, **named) * 0.5
+
+
+def test_an_own_loss_goes_on_in_an_update(tmp_path: Path) -> None:
+    trained().savemodel(tmp_path / "m.gru4rec")
+    weights = []
+    for kind in (GRU4Rec, Halved):
+        after = updated(kind.loadmodel(tmp_path / "m.gru4rec", device="cpu"), engine="plain").gru
+        assert type(after) is kind
+        weights.append(after.bundle().weights["Wy.weight"])
+    assert not np.array_equal(*weights)
+
+
+def test_a_loss_that_was_put_on_the_object_is_refused() -> None:
+    gru = trained()
+    gru.loss_fn_cross_entropy = lambda *args, **named: GRU4Rec.loss_fn_cross_entropy(gru, *args, **named)
+    with pytest.raises(ConfigError, match=r"loss was put on the object itself.* Make it a method of a subclass"):
+        updated(gru)
 
 
 def test_nothing_to_train_on_is_refused() -> None:
