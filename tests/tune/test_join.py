@@ -217,7 +217,9 @@ def test_watching_program_waits_for_workers_of_its_machine_on_a_journal(
 
 
 @pytest.mark.parametrize(
-    ("worker", "has_heartbeat", "n_expected"), [("node2/0:1", False, 1), ("node2/0:1", True, 2), (identity(), False, 2)]
+    ("worker", "has_heartbeat", "n_expected"),
+    [("node2/0:1", False, 1), ("node2/0:1", True, 2), (identity(), False, 2)],
+    ids=["there", "there, alive", "here"],
 )
 def test_trials_of_other_machines_are_waited_for_where_they_show_that_they_live(
     worker: str, has_heartbeat: bool, n_expected: int
