@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 # One thread a worker: more threads than cores make small matrix products many times slower. One worker more than cores,
 # as tests wait for services and processes that they start.
 WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 3 ] && echo 4 || echo $$((n + 1)))
+# A file's tests stay together, so that services and models that they share are made once.
+SPREAD := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .PHONY: demo test check lint slow bench profile figures clean
@@ -15,10 +17,10 @@ demo: $(STAMP)  ## train on the embedded shop and measure
 	$(BIN)/gru4rec demo
 
 test: $(STAMP)  ## run the tests
-	$(PYTEST) -n $(WORKERS) tests
+	$(PYTEST) $(SPREAD) tests
 
 check: $(STAMP) lint  ## lint, types, doctests and tests
-	$(PYTEST) -n $(WORKERS) tests
+	$(PYTEST) $(SPREAD) tests
 	$(PYTEST) --doctest-modules gru4rec
 
 lint: $(STAMP)

@@ -104,7 +104,15 @@ def test_second_call_computes_nothing_and_gives_the_same_numbers(shop: Path, out
     assert numbers(again.results) == numbers(outcome.results)
 
 
-@pytest.mark.parametrize("stop", ["trial 2 of 3", "choosing the blend", "GRU4Rec: fitting", "GRU4Rec: scoring"])
+@pytest.mark.parametrize(
+    "stop",
+    [
+        "trial 2 of 3",
+        pytest.param("choosing the blend", marks=pytest.mark.slow),
+        pytest.param("GRU4Rec: fitting", marks=pytest.mark.slow),
+        "GRU4Rec: scoring",
+    ],
+)
 def test_interrupted_comparison_goes_on_and_gives_the_same_numbers(
     shop: Path, outcome: Outcome, tmp_path: Path, stop: str
 ) -> None:

@@ -106,7 +106,14 @@ INGREDIENTS = {
 }
 
 
-@pytest.mark.parametrize("ingredient", INGREDIENTS)
+USUAL = {"contents of the test log", "contents of train_tr", "metric of tuning", "ties", "length of the lists",
+         "settings of the model"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "ingredient",
+    [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in INGREDIENTS],
+)
 def test_changed_ingredient_gives_what_a_fresh_folder_gives(
     base: tuple[Path, Outcome], tmp_path: Path, ingredient: str
 ) -> None:
