@@ -17,7 +17,7 @@ from gru4rec.data.sessions import Sessions
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "parity" / "golden"
 
-settings.register_profile("gru4rec", deadline=None, max_examples=60, print_blob=True)
+settings.register_profile("gru4rec", deadline=None, max_examples=40, print_blob=True)
 settings.load_profile("gru4rec")
 torch.set_num_threads(1)
 

@@ -48,7 +48,7 @@ def assert_same_run(folder: Path, undisturbed: Path) -> None:
     assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
 
 
-@pytest.mark.parametrize("engine", ["fast", "plain"])
+@pytest.mark.parametrize("engine", ["fast", pytest.param("plain", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", RUNS)
 def test_run_killed_at_random_goes_on_to_the_same_bits(tmp_path: Path, name: str, engine: str) -> None:
     settings = {**COMMON, **RUNS[name]}

@@ -57,7 +57,9 @@ def parts_of_50_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
     ("model", "flags"),
     [
         ("gru", ["--every-click", "--exclude-seen", "--exclude", "101", "139", "7"]),
-        ("knn", ["--every-click", "-k", "3", "--allow", "ALLOWED", "--exclude-current"]),
+        pytest.param(
+            "knn", ["--every-click", "-k", "3", "--allow", "ALLOWED", "--exclude-current"], marks=pytest.mark.slow
+        ),
     ],
 )
 def test_lists_on_ray_are_those_without(

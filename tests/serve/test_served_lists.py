@@ -66,7 +66,7 @@ def _items(found: Any) -> list[dict[str, Any]]:
     return [{"id": item_id, "score": score} for item_id, score in zip(found.item_ids, found.scores, strict=True)]
 
 
-@pytest.fixture(scope="module", params=LOGS)
+@pytest.fixture(scope="module", params=[LOGS[0], *(pytest.param(log, marks=pytest.mark.slow) for log in LOGS[1:])])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = real_log(request.param)
     return _trained(folder, tmp_path_factory.mktemp("models") / f"{request.param}.gru4rec")

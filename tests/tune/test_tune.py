@@ -216,7 +216,7 @@ def test_killed_workers_lose_and_double_nothing(programs: Programs, shop: Path, 
     assert (run_dir / "best_params.py").read_text() == (tmp_path / "calm" / "best_params.py").read_text()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("stop", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_program_that_is_stopped_goes_on_with_resume(
     stop: signal.Signals, programs: Programs, shop: Path, tmp_path: Path
 ) -> None:
